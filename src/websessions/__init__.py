@@ -1,0 +1,46 @@
+"""Server-side web sessions in a SQL database, for every Python web framework, sync and async."""
+
+from .codec import Codec, JSONCodec
+from .direct import AsyncSessionStore, SessionStore
+from .errors import (
+    ConfigurationError,
+    Conflict,
+    CorruptRecord,
+    SessionEncodingError,
+    SessionError,
+    SessionNotLoaded,
+    SessionTooLarge,
+    StoreError,
+    StoreTimeout,
+    StoreUnavailable,
+    WebSessionsError,
+)
+from .memory import AsyncMemoryStore, MemoryStore
+from .session import Session, SessionCookie
+from .settings import CookieSettings, SessionSettings
+from .sid import Sid
+
+__all__ = [
+    "AsyncMemoryStore",
+    "AsyncSessionStore",
+    "Codec",
+    "ConfigurationError",
+    "Conflict",
+    "CookieSettings",
+    "CorruptRecord",
+    "JSONCodec",
+    "MemoryStore",
+    "Session",
+    "SessionCookie",
+    "SessionEncodingError",
+    "SessionError",
+    "SessionNotLoaded",
+    "SessionSettings",
+    "SessionStore",
+    "SessionTooLarge",
+    "Sid",
+    "StoreError",
+    "StoreTimeout",
+    "StoreUnavailable",
+    "WebSessionsError",
+]

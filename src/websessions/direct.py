@@ -1,0 +1,406 @@
+"""Stores as people use them directly: `get`, `set`, `touch` and the rest, over the calls.
+
+Each method is written once, as steps; `SessionStore` and `AsyncSessionStore` only run them. To
+make a store of your own, subclass one of the two and write `perform` (see `store.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypedDict, Unpack
+
+from .codec import Codec, JSONCodec, encode_within
+from .errors import ConfigurationError, CorruptRecord
+from .expiry import expires_at
+from .run import run, run_async
+from .session import COOKIE_KEY, Session, stored_lifetime
+from .settings import Seconds, as_span
+from .sid import Key, Sid
+from .store import (
+    Call,
+    Clear,
+    Clock,
+    Count,
+    Delete,
+    Load,
+    Put,
+    Record,
+    Scan,
+    Steps,
+    Sweep,
+    Touch,
+    ask,
+    system_clock,
+)
+from .sweeper import SweeperTask, SweeperThread
+
+__all__ = ["AsyncSessionStore", "SessionStore", "StoreOptions"]
+
+PAGE: Final = 1000
+"""Records that `all()` reads at a time."""
+
+SWEEP_BATCH: Final = 500
+"""Rows that one statement of the sweeper deletes."""
+
+
+_stores: weakref.WeakSet[_Store] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._after_fork()
+
+
+# A server that loads the app before it forks its workers (gunicorn --preload) leaves them a store
+# whose threads and connections belong to the parent.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class StoreOptions(TypedDict, total=False):
+    """The keyword arguments that every store takes.
+
+    Attributes:
+        codec: how a session becomes bytes; `JSONCodec()` by default.
+        max_size: the largest encoded session, in bytes; 1 MiB by default.
+        expiration: how long a session lives after its last use, where its cookie has no expiry of
+            its own; a timedelta or seconds, 24 hours by default.
+        touch_after: at most one touch of a session per this span, 1 minute by default; 0 touches
+            at every request. A session may expire this much early.
+        disable_touch: only writes push the expiry on.
+        check_expiration_interval: how often to sweep, 15 minutes by default; 0 or None: never.
+        clock: returns the present as an aware UTC datetime.
+    """
+
+    codec: Codec | None
+    max_size: int
+    expiration: timedelta | Seconds
+    touch_after: timedelta | Seconds
+    disable_touch: bool
+    check_expiration_interval: timedelta | Seconds | None
+    clock: Clock
+
+
+class _Store:
+    """Options and steps: what both kinds of store share."""
+
+    _sweeper: SweeperThread | SweeperTask
+
+    def __init__(
+        self,
+        *,
+        codec: Codec | None = None,
+        max_size: int = 1024 * 1024,
+        expiration: timedelta | Seconds = timedelta(hours=24),
+        touch_after: timedelta | Seconds = timedelta(minutes=1),
+        disable_touch: bool = False,
+        check_expiration_interval: timedelta | Seconds | None = timedelta(minutes=15),
+        clock: Clock = system_clock,
+    ) -> None:
+        self.codec: Codec = JSONCodec() if codec is None else codec
+        if not callable(getattr(self.codec, "encode", None)) or not hasattr(self.codec, "is_text"):
+            raise ConfigurationError(f"codec has to be a Codec, not {codec!r}")
+        if not isinstance(max_size, int) or max_size <= 0:
+            raise ConfigurationError(f"max_size is a number of bytes above 0, not {max_size!r}")
+        self.max_size = max_size
+        self.expiration = as_span(expiration, "expiration")
+        if not self.expiration:
+            raise ConfigurationError("expiration can not be 0: every session would be over at once")
+        self.touch_after = as_span(touch_after, "touch_after")
+        self.disable_touch = bool(disable_touch)
+        self.check_expiration_interval = (
+            as_span(check_expiration_interval, "check_expiration_interval")
+            if check_expiration_interval is not None
+            else timedelta(0)
+        )
+        if not callable(clock):
+            raise ConfigurationError(f"clock is a function that returns the present, not {clock!r}")
+        self.clock = clock
+        _stores.add(self)
+
+    def _after_fork(self) -> None:
+        self._sweeper.after_fork()
+
+    def key(self, sid: Sid, /) -> Key:
+        """Where the session with this id is stored: under its SHA-256."""
+        return sid.digest()
+
+    def _key(self, sid: Sid | str) -> Key:
+        if isinstance(sid, str):
+            sid = Sid(sid)
+        if not isinstance(sid, Sid):
+            raise TypeError(f"a session id is a Sid or a str, not {type(sid).__name__}")
+        return self.key(sid)
+
+    def _decode(self, record: Record) -> dict[str, Any]:
+        try:
+            return self.codec.decode(record.data)
+        except ValueError as error:
+            raise CorruptRecord(record.key.hex(), str(error)) from error
+
+    def _get_steps(self, sid: Sid | str) -> Steps[dict[str, Any] | None]:
+        record = yield from ask(Load(self._key(sid)))
+        if record is None:
+            return None
+        values = self._decode(record)
+        values.pop(COOKIE_KEY, None)
+        return values
+
+    def _set_steps(
+        self, sid: Sid | str, data: Mapping[str, Any], expires: datetime | None
+    ) -> Steps[None]:
+        key = self._key(sid)
+        if not isinstance(data, Mapping):
+            raise TypeError(f"session data is a mapping, not {type(data).__name__}")
+        if expires is not None and (
+            not isinstance(expires, datetime) or expires.utcoffset() is None
+        ):
+            raise ValueError(f"expires has to be an aware datetime, not {expires!r}")
+        if isinstance(data, Session):
+            document, values = data._document(), dict(data)
+            expires = expires or self._lifetime(data.cookie.max_age, data.cookie.expires)
+        else:
+            document = values = dict(data)
+            if COOKIE_KEY in values:
+                raise ValueError(f"the session key {COOKIE_KEY!r} is reserved")
+        for name in values:
+            if not isinstance(name, str):
+                raise TypeError(f"session keys are strings, not {type(name).__name__}")
+        expires = (expires or self.clock() + self.expiration).astimezone(UTC)
+        encoded = encode_within(self.codec, document, self.max_size)
+        yield from ask(Put(key, encoded, expires, values))
+
+    def _touch_steps(self, sid: Sid | str) -> Steps[None]:
+        key = self._key(sid)
+        if self.disable_touch:
+            return
+        record = yield from ask(Load(key))
+        if record is None:
+            return
+        stored = self._decode(record).get(COOKIE_KEY)
+        wanted = self._lifetime(*((None, None) if stored is None else stored_lifetime(stored)))
+        if wanted > record.expires:
+            yield from ask(Touch(key, wanted, self.touch_after))
+
+    def _lifetime(self, max_age: timedelta | None, fixed: datetime | None) -> datetime:
+        return expires_at(
+            self.clock(), max_age=max_age, fixed=fixed, expiration=self.expiration
+        )
+
+    def _destroy_steps(self, sid: Sid | str) -> Steps[None]:
+        yield from ask(Delete(self._key(sid)))
+
+    def _all_steps(self) -> Steps[list[dict[str, Any]]]:
+        sessions: list[dict[str, Any]] = []
+        after: Key | None = None
+        while True:
+            page = yield from ask(Scan(after, PAGE))
+            for record in page:
+                try:
+                    values = self._decode(record)
+                except CorruptRecord:
+                    continue
+                values.pop(COOKIE_KEY, None)
+                sessions.append(values)
+            if len(page) < PAGE:
+                return sessions
+            after = page[-1].key
+
+    def _length_steps(self) -> Steps[int]:
+        return (yield from ask(Count()))
+
+    def _clear_steps(self) -> Steps[None]:
+        yield from ask(Clear())
+
+    def _sweep_steps(self) -> Steps[int]:
+        deleted = 0
+        while True:
+            swept = yield from ask(Sweep(SWEEP_BATCH))
+            deleted += swept.deleted
+            if not swept.more:
+                return deleted
+
+
+class SessionStore(_Store, ABC):
+    """A store for synchronous code: threads, WSGI, scripts."""
+
+    _sweeper: SweeperThread
+
+    def __init__(self, **options: Unpack[StoreOptions]) -> None:
+        super().__init__(**options)
+        self._sweeper = SweeperThread(self, self.check_expiration_interval)
+
+    @abstractmethod
+    def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        """Perform the calls and answer each one, in order, with its result or its exception."""
+
+    def get(self, sid: Sid | str) -> dict[str, Any] | None:
+        """The session's dict, or None if there is none or it has expired.
+
+        Raises:
+            CorruptRecord: the stored data can not be decoded. `set()` heals it.
+            StoreUnavailable: the database can not be reached.
+        """
+        return run(self._get_steps(sid), self)
+
+    def set(
+        self, sid: Sid | str, data: Mapping[str, Any], *, expires: datetime | None = None
+    ) -> None:
+        """Store a session, whatever was there before: last write wins.
+
+        Within requests the middleware saves; this is for direct use, such as tests and scripts.
+
+        Args:
+            sid: the session id.
+            data: the session's dict, or a `Session`.
+            expires: an aware datetime; by default the cookie's expiry where `data` is a `Session`
+                that has one, else `expiration` from now.
+
+        Raises:
+            SessionEncodingError: a value can not be stored; the message has its path.
+            SessionTooLarge: the session is over `max_size`.
+        """
+        run(self._set_steps(sid, data, expires), self)
+
+    def touch(self, sid: Sid | str) -> None:
+        """Push the session's expiry on, as its use would; at most once per `touch_after`.
+
+        Never shortens it, never revives a session that has expired; nothing with `disable_touch`.
+        """
+        run(self._touch_steps(sid), self)
+
+    def destroy(self, sid: Sid | str) -> None:
+        """End a session. No error if there is none."""
+        run(self._destroy_steps(sid), self)
+
+    def all(self) -> list[dict[str, Any]]:
+        """The dicts of all live sessions; corrupt ones are skipped."""
+        return run(self._all_steps(), self)
+
+    def length(self) -> int:
+        """How many sessions are live."""
+        return run(self._length_steps(), self)
+
+    def clear(self) -> None:
+        """Delete all sessions: everybody is logged out."""
+        run(self._clear_steps(), self)
+
+    def clear_expired_sessions(self) -> int:
+        """Delete what has expired, in bounded batches; how many rows that were."""
+        return run(self._sweep_steps(), self)
+
+    def start_expiring_sessions(self) -> None:
+        """Sweep every `check_expiration_interval` from now on, in a thread of its own.
+
+        Happens by itself at the first use. Calling it twice is the same as once.
+        """
+        self._sweeper.start()
+
+    def stop_expiring_sessions(self) -> None:
+        """Stop sweeping until `start_expiring_sessions()`. Calling it twice is fine."""
+        self._sweeper.stop()
+
+    def sync(self) -> None:
+        """Create what the store needs, if it is missing."""
+
+    def close(self) -> None:
+        """Stop sweeping and let go of what the store opened itself. May be called twice."""
+        self._sweeper.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncSessionStore(_Store, ABC):
+    """A store for asyncio. The same methods as `SessionStore`, awaited."""
+
+    _sweeper: SweeperTask
+
+    def __init__(self, **options: Unpack[StoreOptions]) -> None:
+        super().__init__(**options)
+        self._sweeper = SweeperTask(self, self.check_expiration_interval)
+
+    @abstractmethod
+    async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        """Perform the calls and answer each one, in order, with its result or its exception."""
+
+    async def get(self, sid: Sid | str) -> dict[str, Any] | None:
+        """The session's dict, or None if there is none or it has expired.
+
+        Raises:
+            CorruptRecord: the stored data can not be decoded. `set()` heals it.
+            StoreUnavailable: the database can not be reached.
+        """
+        return await run_async(self._get_steps(sid), self)
+
+    async def set(
+        self, sid: Sid | str, data: Mapping[str, Any], *, expires: datetime | None = None
+    ) -> None:
+        """Store a session, whatever was there before; see `SessionStore.set`."""
+        await run_async(self._set_steps(sid, data, expires), self)
+
+    async def touch(self, sid: Sid | str) -> None:
+        """Push the session's expiry on, as its use would; see `SessionStore.touch`."""
+        await run_async(self._touch_steps(sid), self)
+
+    async def destroy(self, sid: Sid | str) -> None:
+        """End a session. No error if there is none."""
+        await run_async(self._destroy_steps(sid), self)
+
+    async def all(self) -> list[dict[str, Any]]:
+        """The dicts of all live sessions; corrupt ones are skipped."""
+        return await run_async(self._all_steps(), self)
+
+    async def length(self) -> int:
+        """How many sessions are live."""
+        return await run_async(self._length_steps(), self)
+
+    async def clear(self) -> None:
+        """Delete all sessions: everybody is logged out."""
+        await run_async(self._clear_steps(), self)
+
+    async def clear_expired_sessions(self) -> int:
+        """Delete what has expired, in bounded batches; how many rows that were."""
+        return await run_async(self._sweep_steps(), self)
+
+    async def start_expiring_sessions(self) -> None:
+        """Sweep every `check_expiration_interval` from now on, in a task of this event loop.
+
+        Happens by itself at the first use. Calling it twice is the same as once.
+        """
+        self._sweeper.start()
+
+    async def stop_expiring_sessions(self) -> None:
+        """Stop sweeping until `start_expiring_sessions()`. Calling it twice is fine."""
+        self._sweeper.stop()
+
+    async def sync(self) -> None:
+        """Create what the store needs, if it is missing."""
+
+    async def close(self) -> None:
+        """Stop sweeping and let go of what the store opened itself. May be called twice."""
+        self._sweeper.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,117 @@
+"""Every error this package raises, in one tree.
+
+Catch `WebSessionsError` for all of them, `StoreError` for what the place where sessions live
+did wrong, `SessionError` for what one session did wrong. No message holds a secret: neither a
+session id nor a value out of a session.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "Conflict",
+    "CorruptRecord",
+    "SessionEncodingError",
+    "SessionError",
+    "SessionNotLoaded",
+    "SessionTooLarge",
+    "StoreError",
+    "StoreTimeout",
+    "StoreUnavailable",
+    "WebSessionsError",
+]
+
+
+class WebSessionsError(Exception):
+    """The root of the tree."""
+
+
+class ConfigurationError(WebSessionsError):
+    """An option that can not work. Raised where the object is made, never during a request."""
+
+
+class StoreError(WebSessionsError):
+    """The database failed; `__cause__` is the driver's own error, where there is one."""
+
+
+class StoreUnavailable(StoreError):
+    """The database can not be reached: refused, restarting, or lost in the middle of a call.
+
+    Never the same as "no such session": answer 503, and the visitor is still logged in when the
+    database is back.
+    """
+
+
+class StoreTimeout(StoreUnavailable):
+    """The database, or a free connection to it, did not answer in time."""
+
+
+class SessionError(WebSessionsError):
+    """One session can not be read or written as it is; others are not affected."""
+
+
+class SessionEncodingError(SessionError):
+    """The session holds a value that can not be stored and read back unchanged.
+
+    Attributes:
+        path: where the value is, as Python would write it: `cart.items[3].price`.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"session value at {path or 'the top level'} can not be stored: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[SessionEncodingError], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class SessionTooLarge(SessionError):
+    """The encoded session is over the store's `max_size`.
+
+    Attributes:
+        size: bytes it would take.
+        limit: bytes it may take.
+        largest: the largest top-level keys with their encoded sizes in bytes, largest first.
+    """
+
+    def __init__(self, size: int, limit: int, largest: tuple[tuple[str, int], ...] = ()) -> None:
+        named = ", ".join(f"{key!r} ({bytes_} bytes)" for key, bytes_ in largest)
+        super().__init__(
+            f"the session takes {size} bytes, the limit is {limit}"
+            + (f"; its largest keys are {named}" if named else "")
+            + "; keep the bulk in a table of your own and its id in the session,"
+            " or raise the store's max_size"
+        )
+        self.size = size
+        self.limit = limit
+        self.largest = largest
+
+    def __reduce__(
+        self,
+    ) -> tuple[type[SessionTooLarge], tuple[int, int, tuple[tuple[str, int], ...]]]:
+        return type(self), (self.size, self.limit, self.largest)
+
+
+class CorruptRecord(SessionError):
+    """A stored row can not be decoded. The row is left as it is, to be looked at.
+
+    Attributes:
+        key: the row's key as hexadecimal digits: it finds the row, it is no way to log in.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"the session row with key {key} can not be decoded: {reason}")
+        self.key = key
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[CorruptRecord], tuple[str, str]]:
+        return type(self), (self.key, self.reason)
+
+
+class Conflict(SessionError):
+    """Other requests kept changing this session until the deadline; this change was not saved."""
+
+
+class SessionNotLoaded(SessionError):
+    """The session was used before it was loaded: `await request.session.load()` first."""

@@ -1,0 +1,401 @@
+"""What happens to a session between a request and its response, decided once, without I/O.
+
+Each `..._steps` method is a generator: it yields store calls and is sent their answers. The sync
+and the async adapters run the same steps (`exchange.py`), so they can not differ.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from .codec import encode_within
+from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
+from .cookie import SessionCookies
+from .expiry import expires_at, touch_is_due
+from .merge import merge
+from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
+from .run import Pause
+from .session import Session
+from .settings import SessionSettings
+from .sid import Key, Sid, generated_sid
+from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask
+
+__all__ = ["Finished", "Lifecycle", "RequestSession"]
+
+log = logging.getLogger("websessions")
+
+CONFLICT_DEADLINE: Final = 5.0
+"""Seconds for which a write that keeps losing to other requests is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What the response has to carry.
+
+    Attributes:
+        cookie: a `Set-Cookie` value, or None.
+        vary: whether the response depends on the session.
+    """
+
+    cookie: str | None
+    vary: bool
+
+
+class Lifecycle:
+    """The rules of one middleware: its options, its cookie and the options of its store."""
+
+    def __init__(self, store: StoreRules, settings: SessionSettings) -> None:
+        self.store = store
+        self.settings = settings
+        self.cookies = SessionCookies(settings.cookie, settings.secrets)
+        self._corrupt: set[Key] = set()
+        self._warned = False
+
+    def report_corrupt(self, key: Key, error: CorruptRecord) -> None:
+        """Log a corrupt record as an error, once a record: its visitor may come back often."""
+        if key in self._corrupt:
+            return
+        if len(self._corrupt) < 1000:
+            self._corrupt.add(key)
+        log.error("%s; its visitor gets a new session", error)
+
+    def report_unsettable(self) -> None:
+        """Say once why no session begins."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "no session is stored: its cookie needs https and the request came by http;"
+                " behind a proxy that ends TLS, set proxy=True"
+            )
+
+
+class RequestSession(ABC):
+    """One request's session on its way from the cookie to the response."""
+
+    def __init__(
+        self, lifecycle: Lifecycle, cookies: str, *, https: bool, opted_out: bool = False
+    ) -> None:
+        """Read the request's cookie; no store is asked yet.
+
+        Args:
+            lifecycle: the rules.
+            cookies: the request's `Cookie` header, or "".
+            https: whether the request came over TLS.
+            opted_out: the path is an excluded one: nothing is done unless the handler asks.
+        """
+        self._rules = lifecycle
+        self._store = lifecycle.store
+        self._https = https
+        self.opted_out = opted_out
+        self._presented = lifecycle.cookies.read(cookies) if cookies else None
+        self._row = Row.UNBORN if self._presented is None else Row.UNREAD
+        self._record: Record | None = None
+        self._cookie = CookieAction.NONE
+        self._saved = False
+        self._failed = False
+        self.responding = False
+        self.session = Session(self, lifecycle.settings.cookie)
+        if self._presented is None:
+            self.session._begin()
+
+    # What the session asks for
+
+    def new_sid(self) -> Sid:
+        """A fresh session id."""
+        return generated_sid(self._rules.settings.genid)
+
+    @abstractmethod
+    def require(self) -> None:
+        """Load the session now, or raise because that has to be awaited."""
+
+    @abstractmethod
+    def load(self) -> Awaitable[None]:
+        """Load the session, unless it is loaded."""
+
+    @abstractmethod
+    def save(self) -> Awaitable[None]:
+        """Settle the session now."""
+
+    @abstractmethod
+    def reload(self) -> Awaitable[None]:
+        """Drop what was changed and read the session again."""
+
+    # Steps
+
+    def load_steps(self) -> Steps[None]:
+        """Read the session that the cookie names, unless that is done already.
+
+        A sid that finds nothing, be it expired, ended or never issued, is not adopted: the
+        visitor gets a new session with a new id (OWASP: strict session management).
+        """
+        if self.session._loaded or self._presented is None:
+            return
+        key = self._store.key(self._presented)
+        try:
+            record = yield from ask(Load(key))
+            document = None if record is None else self._decode(record)
+            if record is not None and document is not None:
+                self.session._adopt(self._presented, document)
+        except CorruptRecord as error:
+            if self._rules.settings.on_corrupt == "error":
+                raise
+            self._rules.report_corrupt(key, error)
+            record = None
+        if record is None:
+            self._row = Row.UNBORN
+            self.session._begin()
+        else:
+            self._row, self._record = Row.LIVE, record
+
+    def reload_steps(self) -> Steps[None]:
+        """Drop what was changed and read again."""
+        session = self.session
+        if self._row is Row.UNBORN or self._presented is None:
+            raise SessionError("there is nothing to reload: the session is not stored yet")
+        session._intent, session._loaded = Intent.KEEP, False
+        yield from self.load_steps()
+
+    def finish_steps(self, *, unset: bool = False) -> Steps[Finished]:
+        """Carry out what the request decided, and say what the response has to carry.
+
+        Args:
+            unset: the app took the session out of the request.
+        """
+        session, settings = self.session, self._rules.settings
+        if self._failed:
+            # The app answers the error that saving raised; saving once more would raise it again.
+            self.responding = True
+            return Finished(None, vary=True)
+        try:
+            if unset and settings.unset == "destroy":
+                session.destroy()
+            elif unset:
+                session._intent = Intent.ABANDON
+            elif settings.looks_at_every_session and not self.opted_out:
+                yield from self.load_steps()
+            yield from self.settle_steps()
+        except BaseException:
+            self._failed = True
+            raise
+        self.responding = True
+        finished = Finished(self._set_cookie(), session._used or self._cookie is not CookieAction.NONE)
+        session._used = False
+        return finished
+
+    def close_steps(self) -> Steps[None]:
+        """Save what was changed after the response began: in a stream, a socket, a task.
+
+        A new session can not be saved any more: nobody has its cookie.
+        """
+        session = self.session
+        if not session._used or self._failed or not self.responding:
+            return
+        if self._row is not Row.UNBORN:
+            yield from self.settle_steps()
+        elif session._values and session._intent is not Intent.ABANDON:
+            log.warning(
+                "a new session was written to after its response had begun; it is lost, since its"
+                " cookie could not be set any more"
+            )
+
+    def settle_steps(self) -> Steps[None]:
+        """Do to the store what the outcome table says; remember what the cookie needs."""
+        session, settings = self.session, self._rules.settings
+        data = self._encoded() if self._may_have_changed() else None
+        changed = self._has_changed(data)
+        intent = session._intent
+        save = saving(
+            self._row,
+            intent,
+            changed=changed,
+            save_uninitialized=settings.save_uninitialized and not self.opted_out,
+            resave=settings.resave and not self.opted_out and not self._saved,
+        )
+        action, cookie = OUTCOMES[self._row, intent, save]
+        if data is None and action in _WRITES:
+            data = self._encoded()
+        match action:
+            case StoreAction.INSERT | StoreAction.RENEW if not self._cookie_can_be_set():
+                if action is StoreAction.RENEW:
+                    yield from self._delete_steps()
+                cookie = CookieAction.NONE
+            case StoreAction.INSERT:
+                yield from self._insert_steps(data)
+            case StoreAction.TOUCH:
+                yield from self._touch_steps()
+            case StoreAction.REPLACE:
+                yield from self._replace_steps(data)
+            case StoreAction.MOVE:
+                yield from self._replace_steps(data, moving=True)
+            case StoreAction.DELETE:
+                yield from self._delete_steps()
+            case StoreAction.RENEW:
+                yield from self._delete_steps()
+                yield from self._insert_steps(data)
+            case StoreAction.NOTHING:
+                pass
+        if self._row is Row.ENDED:
+            cookie = CookieAction.NONE
+        cookie = cookie_action(
+            cookie,
+            changed=changed or session._touched,
+            rolling=settings.rolling and not self.opted_out,
+            persistent=session._cookie.persistent,
+        )
+        if cookie is not CookieAction.NONE:
+            self._cookie = cookie
+        if intent is not Intent.ABANDON:
+            session._intent = Intent.KEEP
+        session._touched = session._emptied = False
+
+    def _insert_steps(self, data: bytes | None) -> Steps[None]:
+        assert data is not None
+        session = self.session
+        for _ in range(3):
+            sid = session._sid or self.new_sid()
+            record = yield from ask(
+                Insert(self._store.key(sid), data, self._expires(), session._values)
+            )
+            if record is not None:
+                session._sid = self._presented = sid
+                self._row, self._record, self._saved = Row.LIVE, record, True
+                return
+            session._sid = None
+        raise ConfigurationError("genid returned an id that is taken, three times in a row")
+
+    def _replace_steps(self, data: bytes | None, *, moving: bool = False) -> Steps[None]:
+        """Write the session over what was read; where someone else wrote first, merge and retry."""
+        assert data is not None and self._record is not None and self.session._sid is not None
+        session, seen = self.session, self._record
+        new_key = self._store.key(session._sid) if moving and session._sid else None
+        give_up = time.monotonic() + CONFLICT_DEADLINE
+        wait = 0.001
+        while True:
+            written = yield from ask(
+                Replace(seen, data, self._expires(), session._values, new_key)
+            )
+            if written is not None:
+                self._presented, self._record, self._saved = session._sid, written, True
+                return
+            theirs = yield from ask(Load(seen.key))
+            if theirs is None:
+                log.info("a session ended while a request was using it; its changes are dropped")
+                self._row, self._record = Row.ENDED, None
+                return
+            if time.monotonic() > give_up:
+                raise Conflict(
+                    f"other requests kept changing this session for {CONFLICT_DEADLINE:g} s;"
+                    " this request's changes are not saved"
+                )
+            data = self._merged(seen, theirs)
+            seen = theirs
+            yield from ask(Pause(random.uniform(0, wait)))
+            wait = min(2 * wait, 0.25)
+
+    def _merged(self, base: Record, theirs: Record) -> bytes:
+        """Make my changes to what they wrote; the session shows the result from here on."""
+        session, codec = self.session, self._store.codec
+        assert session._sid is not None
+
+        def same(one: Any, other: Any) -> bool:
+            return codec.encode({"": one}) == codec.encode({"": other})
+
+        mine = session._document()
+        if session._emptied:
+            document = dict(mine)
+        else:
+            document = merge(self._decode(base), mine, self._decode(theirs), same)
+        session._adopt(session._sid, document)
+        return self._encoded()
+
+    def _touch_steps(self) -> Steps[None]:
+        store, record, wanted = self._store, self._record, self._expires()
+        assert record is not None
+        slack = timedelta(0) if self.session._touched else store.touch_after
+        if store.disable_touch or self._saved or not touch_is_due(record.expires, wanted, slack):
+            return
+        try:
+            yield from ask(Touch(record.key, wanted, slack))
+        except StoreError as error:
+            # Nothing the handler wrote is lost, so its answer is not lost either.
+            log.warning("a session could not be touched and may expire early: %s", error)
+            return
+        self._record = replace(record, expires=wanted)
+
+    def _delete_steps(self) -> Steps[None]:
+        assert self._presented is not None
+        yield from ask(Delete(self._store.key(self._presented)))
+        self._row, self._record, self._presented = Row.UNBORN, None, None
+
+    # Facts
+
+    def _may_have_changed(self) -> bool:
+        if not self.session._loaded or self._row is Row.ENDED:
+            return False
+        if self._row is Row.LIVE and self.session._intent is not Intent.DESTROY:
+            return self.session._used
+        return bool(self.session._values)
+
+    def _has_changed(self, data: bytes | None) -> bool:
+        if data is None:
+            return False
+        if self._record is None or self.session._intent is Intent.DESTROY:
+            return True
+        return data != self._record.data
+
+
+    def _cookie_can_be_set(self) -> bool:
+        if self.responding:
+            raise SessionError(
+                "a new session can not be saved after the response has begun: its cookie can not"
+                " be set any more; write to the session before, or save an existing one"
+            )
+        if self._rules.cookies.can_be_set(https=self._https):
+            return True
+        self._rules.report_unsettable()
+        return False
+
+    def _set_cookie(self) -> str | None:
+        session, cookies = self.session, self._rules.cookies
+        if self._cookie is CookieAction.CLEAR:
+            return cookies.clear(https=self._https)
+        if self._cookie is CookieAction.SET and session._sid is not None:
+            return cookies.set(
+                session._sid,
+                now=self._store.clock(),
+                expires=self._expires() if session._cookie.persistent else None,
+                https=self._https,
+            )
+        return None
+
+    # Values
+
+    def _expires(self) -> datetime:
+        cookie = self.session._cookie
+        return expires_at(
+            self._store.clock(),
+            max_age=cookie._max_age,
+            fixed=cookie._expires,
+            expiration=self._store.expiration,
+        )
+
+    def _encoded(self) -> bytes:
+        return encode_within(self._store.codec, self.session._document(), self._store.max_size)
+
+    def _decode(self, record: Record) -> dict[str, Any]:
+        try:
+            return self._store.codec.decode(record.data)
+        except ValueError as error:
+            raise CorruptRecord(record.key.hex(), str(error)) from error
+
+
+_WRITES: Final = frozenset(
+    {StoreAction.INSERT, StoreAction.REPLACE, StoreAction.MOVE, StoreAction.RENEW}
+)

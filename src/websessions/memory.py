@@ -1,0 +1,125 @@
+"""Sessions in this process's memory: for tests, demos and single-process apps.
+
+They are gone when the process ends, and no other process sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Unpack
+
+from .direct import AsyncSessionStore, SessionStore, StoreOptions
+from .sid import Key
+from .store import (
+    Call,
+    Clear,
+    Count,
+    Delete,
+    Insert,
+    Load,
+    Put,
+    Record,
+    Replace,
+    Scan,
+    Sweep,
+    Swept,
+    Touch,
+)
+
+__all__ = ["AsyncMemoryStore", "MemoryStore"]
+
+
+class _Records:
+    """The rules of `store.py` over a dict."""
+
+    def __init__(self) -> None:
+        self._records: dict[Key, Record] = {}
+        self._lock = threading.Lock()
+
+    def perform(self, calls: Sequence[Call[Any]], now: datetime) -> list[Any]:
+        with self._lock:
+            return [self._answer(call, now) for call in calls]
+
+    def _live(self, key: Key, now: datetime) -> Record | None:
+        record = self._records.get(key)
+        return record if record is not None and record.expires > now else None
+
+    def _answer(self, call: Call[Any], now: datetime) -> Any:
+        records = self._records
+        match call:
+            case Load(key):
+                return self._live(key, now)
+            case Insert(key, data, expires):
+                if key in records:
+                    return None
+                records[key] = Record(key, data, expires, 1)
+                return records[key]
+            case Replace(seen, data, expires, _, new_key):
+                live = self._live(seen.key, now)
+                if live is None or live.version != seen.version:
+                    return None
+                if new_key is not None and new_key in records:
+                    return None
+                del records[seen.key]
+                key = seen.key if new_key is None else new_key
+                records[key] = Record(key, data, expires, (live.version or 0) + 1)
+                return records[key]
+            case Put(key, data, expires):
+                there = records.get(key)
+                version = 1 if there is None else (there.version or 0) + 1
+                records[key] = Record(key, data, expires, version)
+                return records[key]
+            case Touch(key, expires, slack):
+                live = self._live(key, now)
+                if live is None or live.expires >= expires or live.expires + slack > expires:
+                    return False
+                records[key] = replace(live, expires=expires)
+                return True
+            case Delete(key):
+                return records.pop(key, None) is not None
+            case Scan(after, limit):
+                keys = sorted(key for key in records if after is None or key > after)
+                live_ones = (self._live(key, now) for key in keys)
+                return [record for record in live_ones if record is not None][:limit]
+            case Count():
+                return sum(record.expires > now for record in records.values())
+            case Clear():
+                count = len(records)
+                records.clear()
+                return count
+            case Sweep(limit):
+                over = [key for key, record in records.items() if record.expires <= now]
+                for key in over[:limit]:
+                    del records[key]
+                return Swept(min(len(over), limit), len(over) > limit)
+            case _:
+                return TypeError(f"a store can not perform {type(call).__name__}")
+
+
+class MemoryStore(SessionStore):
+    """A sync store in memory. Takes the options that every store has; see `SQLSessionStore`."""
+
+    def __init__(self, **options: Unpack[StoreOptions]) -> None:
+        super().__init__(**options)
+        self._records = _Records()
+
+    def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        if self._sweeper.wanted:
+            self._sweeper.start()
+        return self._records.perform(calls, self.clock())
+
+
+class AsyncMemoryStore(AsyncSessionStore):
+    """An async store in memory. Takes the options that every store has."""
+
+    def __init__(self, **options: Unpack[StoreOptions]) -> None:
+        super().__init__(**options)
+        self._records = _Records()
+
+    async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        self._sweeper.use(asyncio.get_running_loop())
+        return self._records.perform(calls, self.clock())

@@ -1,0 +1,273 @@
+"""The options of a middleware, checked where they are made and not at the first request."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, Required, TypeAlias, TypedDict
+
+from .errors import ConfigurationError
+
+__all__ = ["CookieSettings", "SessionOptions", "SessionSettings", "as_span"]
+
+Seconds: TypeAlias = int | float
+
+
+class SessionOptions(TypedDict, total=False):
+    """The keyword arguments of every session middleware; `SessionSettings` says what they do."""
+
+    secret: Required[str | bytes | Sequence[str | bytes]]
+    cookie: CookieSettings
+    resave: bool
+    save_uninitialized: bool
+    rolling: bool
+    proxy: bool
+    unset: Literal["keep", "destroy"]
+    genid: Callable[[], str] | None
+    exclude: Iterable[str]
+    load: Literal["eager", "on_demand"]
+    on_corrupt: Literal["new", "error"]
+
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)  # RFC 9110, 5.6.2
+_ATTRIBUTE = re.compile(r"[ !-:<-~]*", re.ASCII)  # RFC 6265, 4.1.1: no control characters, no ";"
+
+
+def as_span(value: timedelta | Seconds, name: str) -> timedelta:
+    """A span from an option that takes a timedelta or seconds; `name` is for the message.
+
+    Raises:
+        ConfigurationError: it is neither, or negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, timedelta | int | float):
+        raise ConfigurationError(f"{name} has to be a timedelta or seconds, not {value!r}")
+    try:
+        span = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except (OverflowError, ValueError):
+        raise ConfigurationError(f"{name} is no span of time: {value!r} seconds") from None
+    if span < timedelta(0):
+        raise ConfigurationError(f"{name} can not be negative, it is {value!r}")
+    return span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieSettings:
+    """What the cookie looks like.
+
+    Attributes:
+        name: a neutral one by default. With a `__Host-` or `__Secure-` prefix the browser
+            enforces the prefix's rules, and so does this class.
+        path: the part of the site that gets the cookie.
+        domain: None (this host only) or a domain whose every subdomain gets the cookie, and can
+            set one of the same name.
+        secure: True (https only), False, or "auto": Secure whenever the request came by https.
+            With True, a session that a plain http request begins is not stored: the browser
+            would not accept its cookie.
+        httponly: keep it from JavaScript.
+        samesite: "lax", "strict", "none" (which browsers accept with Secure alone) or None to
+            leave the attribute out.
+        partitioned: keep one cookie jar per top-level site (CHIPS); needs `secure=True`.
+        priority: "low", "medium", "high" or None; Chromium's order of eviction.
+        max_age: a timedelta, seconds, or None for a cookie that ends with the browser. It slides:
+            the session lives this long after its last use. A handler sets another one for a
+            single session with `session.cookie.max_age`.
+        expires: an aware datetime at which every session ends; instead of `max_age`.
+
+    Raises:
+        ConfigurationError: the attributes contradict each other or are no cookie attributes.
+
+    Sources: RFC 6265bis 4.1 and 5.6; ASVS 5.0 3.3.
+    """
+
+    name: str = "sid"
+    path: str = "/"
+    domain: str | None = None
+    secure: bool | Literal["auto"] = "auto"
+    httponly: bool = True
+    samesite: Literal["lax", "strict", "none"] | None = "lax"
+    partitioned: bool = False
+    priority: Literal["low", "medium", "high"] | None = None
+    max_age: timedelta | Seconds | None = None
+    expires: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _TOKEN.fullmatch(self.name):
+            raise ConfigurationError(f"cookie name {self.name!r} is not an RFC 9110 token")
+        if not isinstance(self.path, str) or not self.path.startswith("/"):
+            raise ConfigurationError(f"cookie path {self.path!r} has to begin with '/'")
+        for name, value in (("path", self.path), ("domain", self.domain or "")):
+            if not _ATTRIBUTE.fullmatch(value):
+                raise ConfigurationError(f"cookie {name} {value!r} holds a character it can not")
+        if self.secure not in (True, False, "auto"):
+            raise ConfigurationError(f"cookie secure is True, False or 'auto', not {self.secure!r}")
+        if self.samesite not in ("lax", "strict", "none", None):
+            raise ConfigurationError(
+                f"cookie samesite is 'lax', 'strict', 'none' or None, not {self.samesite!r}"
+            )
+        if self.priority not in ("low", "medium", "high", None):
+            raise ConfigurationError(
+                f"cookie priority is 'low', 'medium', 'high' or None, not {self.priority!r}"
+            )
+        if self.max_age is not None:
+            if self.expires is not None:
+                raise ConfigurationError("a cookie has max_age or expires, not both")
+            object.__setattr__(self, "max_age", as_span(self.max_age, "cookie max_age"))
+        if self.expires is not None and (
+            not isinstance(self.expires, datetime) or self.expires.utcoffset() is None
+        ):
+            raise ConfigurationError(
+                f"cookie expires has to be an aware datetime, it is {self.expires!r}"
+            )
+        if self.samesite == "none" and self.secure is False:
+            raise ConfigurationError("samesite='none' needs secure: browsers refuse it otherwise")
+        if self.partitioned and self.secure is not True:
+            raise ConfigurationError("partitioned needs secure=True: browsers refuse it otherwise")
+        self._check_prefix()
+
+    def _check_prefix(self) -> None:
+        prefix = self.name.lower()
+        for start, host, http in (
+            ("__host-http-", True, True),
+            ("__host-", True, False),
+            ("__http-", False, True),
+            ("__secure-", False, False),
+        ):
+            if not prefix.startswith(start):
+                continue
+            wrong = []
+            if self.secure is not True:
+                wrong.append("secure=True")
+            if host and self.path != "/":
+                wrong.append("path='/'")
+            if host and self.domain is not None:
+                wrong.append("domain=None")
+            if http and not self.httponly:
+                wrong.append("httponly=True")
+            if wrong:
+                raise ConfigurationError(
+                    f"cookie name {self.name!r}: its prefix needs {' and '.join(wrong)}"
+                )
+            return
+
+    @property
+    def span(self) -> timedelta | None:
+        """`max_age` as a timedelta."""
+        return as_span(self.max_age, "cookie max_age") if self.max_age is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """The options of every session middleware, whatever the framework.
+
+    Attributes:
+        secret: one secret or a list. **The first signs, all verify**: put a new one in front, and
+            drop the old one when its cookies have expired. (itsdangerous signs with the last.)
+        cookie: see `CookieSettings`.
+        resave: write a session back although nothing in it changed.
+        save_uninitialized: store a new session, and set its cookie, although nobody wrote to it.
+        rolling: set the cookie again on every response.
+        proxy: trust the `X-Forwarded-Proto` header. Only behind a proxy that sets it itself.
+        unset: what becomes of the stored session when the app takes the session out of the
+            request (`scope["session"] = None`): "keep" or "destroy".
+        genid: makes new session ids; must be unguessable. Default: 256 random bits.
+        exclude: path prefixes, in whole segments, for which no session is loaded.
+        load: "eager" loads the session before the handler runs, "on_demand" when the handler
+            awaits `session.load()`. Sync adapters always load at first use.
+        on_corrupt: a stored session that can not be decoded: "new" logs an error and gives the
+            visitor a new session, "error" lets the request fail with `CorruptRecord`.
+
+    Raises:
+        ConfigurationError: a value that can not work.
+    """
+
+    secret: str | bytes | Sequence[str | bytes] = field(repr=False)
+    cookie: CookieSettings = field(default_factory=CookieSettings)
+    resave: bool = False
+    save_uninitialized: bool = False
+    rolling: bool = False
+    proxy: bool = False
+    unset: Literal["keep", "destroy"] = "keep"
+    genid: Callable[[], str] | None = None
+    exclude: Iterable[str] = ()
+    load: Literal["eager", "on_demand"] = "eager"
+    on_corrupt: Literal["new", "error"] = "new"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "secret", _secrets(self.secret))
+        if not isinstance(self.cookie, CookieSettings):
+            raise ConfigurationError(f"cookie has to be a CookieSettings, not {self.cookie!r}")
+        for name, allowed in (
+            ("unset", ("keep", "destroy")),
+            ("load", ("eager", "on_demand")),
+            ("on_corrupt", ("new", "error")),
+            ("resave", (True, False)),
+            ("save_uninitialized", (True, False)),
+            ("rolling", (True, False)),
+            ("proxy", (True, False)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                choices = " or ".join(repr(choice) for choice in allowed)
+                raise ConfigurationError(f"{name} is {choices}, not {value!r}")
+        if self.genid is not None and not callable(self.genid):
+            raise ConfigurationError(f"genid has to be a function, not {self.genid!r}")
+        exclude = (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude)
+        for prefix in exclude:
+            if not isinstance(prefix, str) or not prefix.startswith("/"):
+                raise ConfigurationError(f"exclude takes paths that begin with '/', not {prefix!r}")
+        object.__setattr__(self, "exclude", exclude)
+
+    def excludes(self, path: str) -> bool:
+        """Whether `path` is one that opted out of sessions, or lies below one.
+
+        >>> SessionSettings(secret="a long and random one", exclude=["/static"]).excludes("/static/app.css")
+        True
+        """
+        return any(
+            path == prefix or path.startswith(prefix.rstrip("/") + "/") for prefix in self.exclude
+        )
+
+    def is_https(self, scheme: str, forwarded_proto: str | None) -> bool:
+        """Whether the request came over TLS; `X-Forwarded-Proto` counts with `proxy` alone.
+
+        Of several values the first counts: it is what the browser used.
+        """
+        if self.proxy and forwarded_proto:
+            scheme = forwarded_proto.partition(",")[0].strip().lower()
+        return scheme in ("https", "wss")
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The secrets as bytes, the signing one first."""
+        return _secrets(self.secret)
+
+    @property
+    def looks_at_every_session(self) -> bool:
+        """Whether the options ask for something even where the handler never looked."""
+        return self.resave or self.save_uninitialized or self.rolling
+
+
+def _secrets(secret: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
+    given = (secret,) if isinstance(secret, str | bytes) else tuple(secret or ())
+    if not given:
+        raise ConfigurationError("secret is missing: give one, or a list whose first one signs")
+    secrets = []
+    for one in given:
+        if not isinstance(one, str | bytes):
+            raise ConfigurationError(f"a secret is a str or bytes, not {type(one).__name__}")
+        encoded = one.encode() if isinstance(one, str) else one
+        if not encoded:
+            raise ConfigurationError("a secret is empty")
+        secrets.append(encoded)
+    # Not an error: a session id is 256 random bits, so what a guessed secret gives away is only
+    # the right to make the server look up ids that do not exist.
+    if len(secrets[0]) < 16:
+        warnings.warn(
+            "the signing secret is shorter than 16 bytes; secrets.token_urlsafe(32) makes one",
+            UserWarning,
+            stacklevel=5,
+        )
+    return tuple(secrets)

@@ -1,0 +1,333 @@
+"""What differs between databases and drivers, apart from the SQL: opening, settings, errors."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import exc as sqlalchemy_exc
+from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.pool import QueuePool, SingletonThreadPool
+
+from ..errors import (
+    ConfigurationError,
+    StoreError,
+    StoreTimeout,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["Opened", "autocommit", "is_lock_failure", "open_database", "store_error"]
+
+# What a URL without a driver means, best first; SQLAlchemy's own defaults are older drivers.
+_DRIVERS: Final[dict[bool, dict[str, tuple[str, ...]]]] = {
+    False: {
+        "postgresql": ("psycopg", "psycopg2"),
+        "mysql": ("pymysql", "mysqldb"),
+        "mariadb": ("pymysql", "mysqldb"),
+    },
+    True: {
+        "postgresql": ("asyncpg", "psycopg"),
+        "mysql": ("asyncmy", "aiomysql", "pymysql"),
+        "mariadb": ("asyncmy", "aiomysql", "pymysql"),
+    },
+}
+
+_EXTRAS: Final = {
+    "psycopg": "postgres",
+    "psycopg2": "postgres",
+    "asyncpg": "asyncpg",
+    "pymysql": "mysql",
+    "asyncmy": "asyncmy",
+    "aiosqlite": "aiosqlite",
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A database to work with.
+
+    Attributes:
+        engine: the sync engine; of an `AsyncEngine`, the one inside it.
+        asynchronous: whether its driver has to be called in a greenlet.
+        owned: whether the store made it, and so disposes it.
+    """
+
+    engine: Engine
+    asynchronous: bool
+    owned: bool
+
+
+def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) -> Opened:
+    """The engine of what an app passes as `db`.
+
+    Args:
+        db: a URL, an `Engine` or an `AsyncEngine`.
+        in_asyncio: whether an async store asks.
+        timeout: how long connecting, a free connection and a statement may take; for engines
+            that are made here.
+
+    Raises:
+        ConfigurationError: it is nothing of the kind, or nothing that this store can use.
+    """
+    if isinstance(db, Engine):
+        if in_asyncio and isinstance(db.pool, SingletonThreadPool) and _in_memory(db.url):
+            raise ConfigurationError(
+                "this engine's SQLite database is in memory, one for each thread; make the engine"
+                " with poolclass=StaticPool and connect_args={'check_same_thread': False}"
+            )
+        if db.dialect.is_async:
+            raise ConfigurationError("db is the sync_engine of an AsyncEngine: pass that itself")
+        return Opened(db, asynchronous=False, owned=False)
+    if isinstance(db, str | URL):
+        return Opened(*_made_engine(db, in_asyncio, timeout), owned=True)
+    sync_engine = getattr(db, "sync_engine", None)
+    if isinstance(sync_engine, Engine):
+        if not in_asyncio:
+            raise ConfigurationError(
+                "SQLSessionStore takes a sync Engine or a URL; for an AsyncEngine there is"
+                " AsyncSQLSessionStore"
+            )
+        return Opened(sync_engine, asynchronous=True, owned=False)
+    if db is None:
+        raise ConfigurationError("db is missing: pass a database URL, an Engine or an AsyncEngine")
+    raise ConfigurationError(
+        f"db takes a database URL, an Engine or an AsyncEngine, not {type(db).__name__}"
+    )
+
+
+def _made_engine(
+    db: str | URL, in_asyncio: bool, timeout: timedelta | None
+) -> tuple[Engine, bool]:
+    url = _with_driver(db, in_asyncio)
+    shown = url.render_as_string(hide_password=True)
+    try:
+        asynchronous = bool(url.get_dialect().is_async) or (
+            in_asyncio and url.get_driver_name() == "psycopg"
+        )
+        if asynchronous and not in_asyncio:
+            raise ConfigurationError(
+                f"{url.get_driver_name()} is an async driver; for {shown} there is"
+                " AsyncSQLSessionStore"
+            )
+        options = _engine_options(url, asynchronous, timeout)
+        if asynchronous:
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            engine = create_async_engine(url, **options).sync_engine
+        else:
+            engine = create_engine(url, **options)
+    except ImportError as error:
+        extra = _EXTRAS.get(url.get_driver_name())
+        raise ConfigurationError(
+            f"the driver for {shown} is not installed ({error})"
+            + (f"; pip install 'websessions[{extra}]' brings it" if extra else "")
+        ) from error
+    except (sqlalchemy_exc.ArgumentError, sqlalchemy_exc.InvalidRequestError, TypeError) as error:
+        raise ConfigurationError(f"the database URL {shown} can not be used: {error}") from error
+    _set_up(engine, asynchronous, timeout)
+    return engine, asynchronous
+
+
+def _with_driver(db: str | URL, in_asyncio: bool) -> URL:
+    try:
+        url = make_url(db)
+    except (sqlalchemy_exc.ArgumentError, ValueError):
+        # Its text may hold a password, so it is not shown.
+        raise ConfigurationError(
+            "db is no database URL; one looks like postgresql://user:password@host/database"
+            " or sqlite:///sessions.db"
+        ) from None
+    if url.drivername == "postgres":
+        url = url.set(drivername="postgresql")
+    if url.get_backend_name() == "sqlite" and not _in_memory(url):
+        folder = os.path.dirname(os.path.abspath(_sqlite_path(url)))
+        if not os.path.isdir(folder):
+            raise ConfigurationError(f"the folder of the SQLite database does not exist: {folder}")
+    if "+" in url.drivername:
+        return url
+    candidates = _DRIVERS[in_asyncio].get(url.drivername, ())
+    for driver in candidates:
+        named = url.set(drivername=f"{url.drivername}+{driver}")
+        try:
+            named.get_dialect().import_dbapi()
+        except (ImportError, sqlalchemy_exc.NoSuchModuleError):
+            continue
+        return named
+    return url.set(drivername=f"{url.drivername}+{candidates[0]}") if candidates else url
+
+
+def _sqlite_path(url: URL) -> str:
+    path = url.database or ""
+    return path.removeprefix("file:").partition("?")[0] if path.startswith("file:") else path
+
+
+def _in_memory(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and (
+        not url.database or ":memory:" in url.database or "mode=memory" in str(url)
+    )
+
+
+def _engine_options(url: URL, asynchronous: bool, timeout: timedelta | None) -> dict[str, Any]:
+    seconds = None if timeout is None else max(1, round(timeout.total_seconds()))
+    options: dict[str, Any] = {
+        # Every statement stands alone, so a transaction around it would be two round trips for
+        # nothing, and so would the pool's ROLLBACK.
+        "isolation_level": "AUTOCOMMIT",
+        "pool_reset_on_return": None,
+    }
+    if url.get_backend_name() == "sqlite":
+        if not asynchronous:
+            options["connect_args"] = {"check_same_thread": False}
+            options["poolclass"] = QueuePool
+            if _in_memory(url):
+                # One connection is one database.
+                options |= {"pool_size": 1, "max_overflow": 0}
+    elif seconds is not None:
+        options["connect_args"] = _connect_arguments(url.get_driver_name(), seconds)
+    if seconds is not None and options.get("poolclass", QueuePool) is QueuePool:
+        options["pool_timeout"] = seconds
+    if _in_memory(url) and asynchronous:
+        options.pop("pool_timeout", None)
+    return options
+
+
+def _connect_arguments(driver: str, seconds: int) -> dict[str, Any]:
+    match driver:
+        case "psycopg" | "psycopg2":
+            return {"connect_timeout": seconds}
+        case "pymysql":
+            return {
+                "connect_timeout": seconds,
+                "read_timeout": seconds,
+                "write_timeout": seconds,
+            }
+        case "asyncmy":
+            return {"connect_timeout": seconds}
+        case "asyncpg":
+            return {"timeout": seconds}
+        case _:
+            return {}
+
+
+def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None) -> None:
+    """Set up each new connection of an engine that was made here."""
+    statements: list[str] = []
+    match engine.dialect.name:
+        case "sqlite":
+            wait = 10_000 if timeout is None else round(timeout / timedelta(milliseconds=1))
+            # The wait comes first: turning WAL on needs the lock for a moment. NORMAL loses at
+            # most the last commits at a power cut, never the file (sqlite.org/pragma.html).
+            statements = [f"PRAGMA busy_timeout = {wait}", "PRAGMA synchronous = NORMAL"]
+            if not _in_memory(engine.url):
+                statements.insert(1, "PRAGMA journal_mode = WAL")
+        case "mysql" | "mariadb":
+            # REPEATABLE READ locks gaps, and its deadlocks are the ones that people report.
+            statements = ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"]
+        case "postgresql" if timeout is not None and not asynchronous:
+            # An async call has its deadline in the event loop; a blocked thread has only this.
+            milliseconds = max(1, round(timeout / timedelta(milliseconds=1)))
+            statements = [f"SET statement_timeout = {milliseconds}"]
+    if not statements:
+        return
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        for statement in statements:
+            _insist(cursor, statement)
+        cursor.close()
+
+
+def _insist(cursor: Any, statement: str) -> None:
+    """Execute; where several processes turn WAL on at once, SQLite does not always wait."""
+    for tries_left in reversed(range(50)):
+        try:
+            cursor.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or not tries_left:
+                raise
+
+
+@contextmanager
+def autocommit(connection: Any, dialect: Dialect) -> Iterator[Callable[[], None]]:
+    """Work in autocommit mode on a pooled connection, and give it back as it was.
+
+    Yields what has to be called after each statement: nothing, but for an engine of the app's
+    whose driver would need a round trip each to turn the mode on and off; there it is a commit.
+    """
+    driver = dialect.driver
+    if driver in ("psycopg", "psycopg_async", "asyncpg", "psycopg2"):
+        name, on = "autocommit", True
+    elif driver in ("pysqlite", "aiosqlite"):
+        name, on = "isolation_level", None
+    else:
+        asked = getattr(connection, "get_autocommit", None)
+        yield _nothing if asked is not None and asked() else connection.commit
+        return
+    raw = getattr(connection, "dbapi_connection", connection)
+    before = getattr(raw, name)
+    if before == on:
+        yield _nothing
+        return
+    setattr(raw, name, on)
+    try:
+        yield _nothing
+    finally:
+        setattr(raw, name, before)
+
+
+def _nothing() -> None:
+    """The statement has been committed already."""
+
+
+def is_lock_failure(error: BaseException) -> bool:
+    """Whether the database took a statement back in favour of another one: try it again.
+
+    PostgreSQL: serialization failure, deadlock; MySQL and MariaDB: deadlock.
+    """
+    return _sqlstate(error) in ("40001", "40P01") or _mysql_code(error) == 1213
+
+
+def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -> StoreError:
+    """A driver's error as one of this package's. The driver's text stays in `__cause__`: it may
+    quote the row.
+    """
+    kind = f"{dialect.name} ({dialect.driver}): {type(error).__name__}"
+    if isinstance(error, sqlalchemy_exc.TimeoutError):
+        return StoreTimeout("no connection of the pool became free in time")
+    if isinstance(error, TimeoutError) or _is_timeout(error):
+        return StoreTimeout(f"the session database did not answer in time; {kind}")
+    if lost:
+        return StoreUnavailable(f"the session database can not be reached; {kind}")
+    if "no such table" in str(error) or _sqlstate(error) == "42P01" or _mysql_code(error) == 1146:
+        return StoreError(f"the session table does not exist: call sync() at start; {kind}")
+    return StoreError(f"the session database refused a statement; {kind}")
+
+
+def _is_timeout(error: BaseException) -> bool:
+    # query_canceled; lock wait timeout; max_statement_time; SQLITE_BUSY
+    return (
+        _sqlstate(error) in ("57014", "55P03")
+        or _mysql_code(error) in (1205, 1969, 3024)
+        or (isinstance(error, sqlite3.OperationalError) and "locked" in str(error))
+    )
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state if isinstance(state, str) else None
+
+
+def _mysql_code(error: BaseException) -> int | None:
+    code = error.args[0] if error.args else None
+    return code if isinstance(code, int) else None

@@ -1,0 +1,293 @@
+"""What a store call does on a connection: plain functions, the same ones for sync and async.
+
+Each takes a cursor in autocommit mode and is one statement in the common case. A statement that
+has to see what another one saw carries that in its WHERE clause, so none of them needs a
+transaction, and none of them cares about the isolation level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, TypeAlias
+
+from ..errors import ConfigurationError, CorruptRecord
+from ..sid import Key
+from ..store import (
+    Call,
+    Clear,
+    Count,
+    Delete,
+    Insert,
+    Load,
+    Put,
+    Record,
+    Replace,
+    Scan,
+    Sweep,
+    Swept,
+    Touch,
+)
+from .statements import SWEEP_KEYS, Statement, Statements
+from .table import Layout
+
+__all__ = ["OPERATIONS", "Cursor", "ExtendDefaultFields", "Table"]
+
+ExtendDefaultFields: TypeAlias = Callable[
+    [dict[str, Any], Mapping[str, Any]], Mapping[str, Any]
+]
+
+_TICK: Final = timedelta(microseconds=1)
+
+
+class Cursor(Protocol):
+    """The part of a DBAPI cursor that is used (PEP 249)."""
+
+    @property
+    def rowcount(self) -> int: ...
+    def execute(self, operation: str, parameters: Any, /) -> Any: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> Sequence[Any]: ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its statements, and what the app wants in its columns."""
+
+    layout: Layout
+    statements: Statements
+    extend_default_fields: ExtendDefaultFields | None
+
+
+def _execute(cursor: Cursor, statement: Statement, values: Mapping[str, Any]) -> None:
+    cursor.execute(statement.text, statement.parameters(values))
+
+
+def _record(table: Table, statement: Statement, row: Sequence[Any], key: Key | None) -> Record:
+    """A row as a record.
+
+    Raises:
+        CorruptRecord: a column holds what its type can not be.
+    """
+    statements = table.statements
+    shown = "unknown" if key is None else key.hex()
+    try:
+        stored, data, expires, *version = statement.row(row)
+        if expires.tzinfo is None:
+            expires = expires.replace(tzinfo=UTC)
+        return Record(
+            statements.key_in(stored) if key is None else key,
+            statements.data_in(data),
+            expires.astimezone(UTC),
+            int(version[0]) if version else None,
+        )
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise CorruptRecord(shown, f"a column is not what it should be: {error}") from error
+
+
+def load(cursor: Cursor, table: Table, call: Load, now: datetime) -> Record | None:
+    statements = table.statements
+    _execute(
+        cursor,
+        statements.load,
+        {"p_key": statements.key_out(call.key), "p_now": statements.moment(now)},
+    )
+    row = cursor.fetchone()
+    return None if row is None else _record(table, statements.load, row, call.key)
+
+
+def insert(cursor: Cursor, table: Table, call: Insert, now: datetime) -> Record | None:
+    values = _new_row(table, call, now)
+    statement = table.statements.insert(values)
+    _execute(cursor, statement, {f"p_{name}": value for name, value in values.items()})
+    return Record(call.key, call.data, call.expires, _first_version(table))
+
+
+def key_is_taken(cursor: Cursor, table: Table, key: Key) -> bool:
+    """Why an insert violated a constraint: the key is there already, or it is another one."""
+    _execute(cursor, table.statements.exists, {"p_key": table.statements.key_out(key)})
+    return cursor.fetchone() is not None
+
+
+def put(cursor: Cursor, table: Table, call: Put, now: datetime) -> Record | None:
+    values = _new_row(table, call, now)
+    statement = table.statements.put(values)
+    named = {f"p_{name}": value for name, value in values.items()}
+    named["p_key"] = table.statements.key_out(call.key)
+    if statement is not None:
+        _execute(cursor, statement, named)
+    else:
+        _execute(cursor, table.statements.overwrite, named)
+        if cursor.rowcount == 0:
+            _execute(cursor, table.statements.insert(values), named)
+    return Record(call.key, call.data, call.expires, None)
+
+
+def replace(cursor: Cursor, table: Table, call: Replace, now: datetime) -> Record | None:
+    layout, statements, seen = table.layout, table.statements, call.seen
+    values = {
+        "p_key": statements.key_out(seen.key),
+        "p_now": statements.moment(now),
+        "p_seen": statements.data_out(seen.data) if layout.version is None else seen.version,
+        **{f"p_{name}": value for name, value in _written(table, call, now).items()},
+    }
+    if call.new_key is None:
+        _execute(cursor, statements.replace, values)
+    else:
+        values["p_new_key"] = statements.key_out(call.new_key)
+        _execute(cursor, statements.move, values)
+    if cursor.rowcount == 0:
+        return None
+    version = None if seen.version is None else seen.version + 1
+    return Record(call.new_key or seen.key, call.data, call.expires, version)
+
+
+def touch(cursor: Cursor, table: Table, call: Touch, now: datetime) -> bool:
+    statements = table.statements
+    _execute(
+        cursor,
+        statements.touch,
+        {
+            "p_key": statements.key_out(call.key),
+            "p_now": statements.moment(now),
+            "p_expires": statements.moment(call.expires),
+            "p_ceiling": statements.moment(call.expires - max(call.slack, _TICK)),
+        },
+    )
+    return cursor.rowcount > 0
+
+
+def delete(cursor: Cursor, table: Table, call: Delete, now: datetime) -> bool:
+    _execute(cursor, table.statements.delete, {"p_key": table.statements.key_out(call.key)})
+    return cursor.rowcount > 0
+
+
+def scan(cursor: Cursor, table: Table, call: Scan, now: datetime) -> list[Record]:
+    statements = table.statements
+    _execute(
+        cursor,
+        statements.scan,
+        {
+            "p_key": statements.key_out(Key(b"") if call.after is None else call.after),
+            "p_now": statements.moment(now),
+            "p_limit": call.limit,
+        },
+    )
+    return [_record(table, statements.scan, row, None) for row in cursor.fetchall()]
+
+
+def count(cursor: Cursor, table: Table, call: Count, now: datetime) -> int:
+    _execute(cursor, table.statements.count, {"p_now": table.statements.moment(now)})
+    return int(cursor.fetchone()[0])
+
+
+def clear(cursor: Cursor, table: Table, call: Clear, now: datetime) -> int:
+    _execute(cursor, table.statements.clear, {})
+    return cursor.rowcount
+
+
+def sweep(cursor: Cursor, table: Table, call: Sweep, now: datetime) -> Swept:
+    """Delete a batch of what has expired, by primary key; re-arm what was touched since."""
+    statements = table.statements
+    limit = min(call.limit, SWEEP_KEYS)
+    moment = statements.moment(now, table.layout.sweep_after)
+    _execute(cursor, statements.due, {"p_now": moment, "p_limit": limit})
+    due = [statements.due.row(row)[0] for row in cursor.fetchall()]
+    if not due:
+        return Swept(0, False)
+    # The same order in every process, against deadlocks.
+    due.sort()
+    padded = due + due[-1:] * (SWEEP_KEYS - len(due))
+    keys = {f"p_key_{n}": key for n, key in enumerate(padded)}
+    _execute(cursor, statements.sweep, {**keys, "p_now": statements.moment(now)})
+    deleted = cursor.rowcount
+    if deleted < len(due) and statements.rearm is not None:
+        _execute(cursor, statements.rearm, {**keys, "p_now": statements.moment(now)})
+    return Swept(deleted, len(due) == limit)
+
+
+def _first_version(table: Table) -> int | None:
+    return None if table.layout.version is None else 1
+
+
+def _written(table: Table, call: Insert | Put | Replace, now: datetime) -> dict[str, Any]:
+    """The columns that every write of data writes."""
+    layout, statements = table.layout, table.statements
+    row = {
+        layout.data.key: statements.data_out(call.data),
+        layout.expires.key: statements.moment(call.expires),
+        **{name: value_of(call.values) for name, value_of in layout.mirrors.items()},
+    }
+    if layout.updated_at is not None:
+        row[layout.updated_at.key] = statements.moment(now, layout.updated_at)
+    if layout.sweep_after is not None:
+        row[layout.sweep_after.key] = statements.moment(call.expires, layout.sweep_after)
+    return row
+
+
+def _new_row(table: Table, call: Insert | Put, now: datetime) -> dict[str, Any]:
+    """The columns of a row that comes into being."""
+    layout, statements = table.layout, table.statements
+    row = _written(table, call, now)
+    row[layout.sid.key] = statements.key_out(call.key)
+    if layout.version is not None:
+        row[layout.version.key] = _first_version(table)
+    if layout.created_at is not None:
+        row[layout.created_at.key] = statements.moment(now, layout.created_at)
+    if table.extend_default_fields is not None:
+        row = {**_extended(table, table.extend_default_fields, row, call.values), **row}
+    return row
+
+
+def _extended(
+    table: Table,
+    extend: ExtendDefaultFields,
+    row: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The app's own columns of a new row.
+
+    Raises:
+        ConfigurationError: the app's function returned what can not be written.
+    """
+    layout = table.layout
+    defaults = {"data": row[layout.data.key], "expires": row[layout.expires.key]}
+    extended = extend(dict(defaults), dict(values))
+    if not isinstance(extended, Mapping):
+        raise ConfigurationError(
+            "extend_default_fields has to return a dict of columns,"
+            f" it returned {type(extended).__name__}"
+        )
+    for name, value in defaults.items():
+        if name not in extended:
+            raise ConfigurationError(f"extend_default_fields dropped {name!r}: return it as it was")
+        if extended[name] != value:
+            raise ConfigurationError(
+                f"extend_default_fields changed {name!r}: it may only add columns"
+            )
+    own = {name: value for name, value in extended.items() if name not in defaults}
+    unknown = sorted(set(own) - layout.own_columns, key=str)
+    if unknown:
+        raise ConfigurationError(
+            f"extend_default_fields returned {', '.join(map(repr, unknown))}: the app's columns of"
+            f" table {layout.table.fullname!r} are {', '.join(sorted(layout.own_columns)) or 'none'}"
+        )
+    return own
+
+
+Operation: TypeAlias = Callable[[Cursor, Table, Any, datetime], Any]
+
+OPERATIONS: Final[Mapping[type[Call[Any]], Operation]] = {
+    Load: load,
+    Insert: insert,
+    Put: put,
+    Replace: replace,
+    Touch: touch,
+    Delete: delete,
+    Scan: scan,
+    Count: count,
+    Clear: clear,
+    Sweep: sweep,
+}
+"""Which function performs which call."""

@@ -1,0 +1,370 @@
+"""The SQL, compiled once for a dialect and then executed by the driver itself.
+
+SQLAlchemy Core builds and compiles each statement, and its types convert parameters and rows, so
+every dialect's spelling is SQLAlchemy's business. Its execution layer, which costs several times
+what the driver does, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import Any, Final
+
+from sqlalchemy import (
+    ClauseElement,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import String, TypeDecorator, TypeEngine
+
+from ..sid import Key
+from .table import Layout
+
+__all__ = ["SWEEP_KEYS", "Statement", "Statements"]
+
+SWEEP_KEYS: Final = 500
+"""How many keys the sweeper's statements take; fewer are padded."""
+
+
+class Statement:
+    """One compiled statement: its text, and how its parameters and rows are converted."""
+
+    __slots__ = ("_defaults", "_names", "_positional", "_processors", "_rows", "text")
+
+    def __init__(
+        self, clause: ClauseElement, dialect: Dialect, columns: Sequence[Column[Any]] = ()
+    ) -> None:
+        compiled: Any = clause.compile(dialect=dialect)
+        self.text = str(compiled)
+        self._positional = compiled.positiontup is not None
+        self._names: tuple[str, ...] = tuple(compiled.positiontup or compiled.binds)
+        self._defaults = _own_parameters(compiled)
+        self._processors = {
+            name: processor
+            for name in self._names
+            if (processor := _bind_processor(compiled.binds[name].type, dialect)) is not None
+        }
+        self._rows = [
+            column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
+        ]
+
+    def parameters(self, values: Mapping[str, Any]) -> Any:
+        """What the driver's `execute` takes for these values by name."""
+        processors = self._processors
+        if self._defaults:
+            values = {**{name: make(None) for name, make in self._defaults.items()}, **values}
+        converted = {
+            name: processors[name](values[name]) if name in processors else values[name]
+            for name in self._names
+        }
+        if self._positional:
+            return tuple(converted[name] for name in self._names)
+        return converted
+
+    def row(self, row: Sequence[Any]) -> list[Any]:
+        """A row of the driver's as the types of its columns mean it."""
+        return [
+            value if convert is None else convert(value)
+            for value, convert in zip(row, self._rows, strict=True)
+        ]
+
+
+def _own_parameters(compiled: Any) -> dict[str, Callable[[None], Any]]:
+    """Parameters that no call gives: constants, and the app's `default=` and `onupdate=`."""
+    makers: dict[str, Callable[[None], Any]] = {}
+    for column, default in [
+        *((column, column.default) for column in compiled.insert_prefetch),
+        *((column, column.onupdate) for column in compiled.update_prefetch),
+    ]:
+        argument = default.arg
+        makers[column.key] = argument if callable(argument) else partial(_itself, argument)
+    for name, bind in compiled.binds.items():
+        if bind.value is not None:  # a constant of the dialect's, such as an offset of 0
+            makers[name] = partial(_itself, bind.value)
+    return makers
+
+
+def _itself(value: Any, _: None) -> Any:
+    return value
+
+
+def _bind_processor(
+    kind: TypeEngine[Any], dialect: Dialect
+) -> Callable[[Any], Any] | None:
+    return kind.dialect_impl(dialect).bind_processor(dialect)
+
+
+class Statements:
+    """Every statement of one table on one dialect, each compiled at its first use.
+
+    Parameters are named `p_...`: SQLAlchemy keeps the names of the columns to itself.
+    """
+
+    def __init__(self, layout: Layout, dialect: Dialect) -> None:
+        self.layout = layout
+        self.dialect = dialect
+        self.key_out, self.key_in = _key_conversion(layout.sid.type)
+        self.data_out, self.data_in = _data_conversion(layout.data.type)
+        self._zoned = {
+            column.key: _keeps_zone(column.type, dialect)
+            for column in layout.table.c
+            if isinstance(column.type, DateTime | TypeDecorator)
+        }
+        self._key = bindparam("p_key", type_=layout.sid.type)
+        self._now = bindparam("p_now", type_=layout.expires.type)
+        self._is_it = layout.sid == self._key
+        self._is_live = layout.expires > self._now
+        self._columns = [layout.sid, layout.data, layout.expires]
+        if layout.version is not None:
+            self._columns.append(layout.version)
+        self._inserts: dict[frozenset[str], Statement] = {}
+        self._puts: dict[frozenset[str], Statement] = {}
+
+    def moment(self, moment: datetime, column: Column[Any] | None = None) -> datetime:
+        """An aware moment as a column takes it: naive UTC where it has no zone."""
+        column = self.layout.expires if column is None else column
+        moment = moment.astimezone(UTC)
+        return moment if self._zoned[column.key] else moment.replace(tzinfo=None)
+
+    def _compiled(self, clause: ClauseElement, columns: Sequence[Column[Any]] = ()) -> Statement:
+        return Statement(clause, self.dialect, columns)
+
+    # One record
+
+    @cached_property
+    def load(self) -> Statement:
+        return self._compiled(
+            select(*self._columns).where(self._is_it, self._is_live), self._columns
+        )
+
+    @cached_property
+    def exists(self) -> Statement:
+        """Whether the key is taken, by a live record or an expired one."""
+        return self._compiled(select(self.layout.sid).where(self._is_it))
+
+    def insert(self, columns: Collection[str]) -> Statement:
+        """Insert a row that has exactly these columns."""
+        names = frozenset(columns)
+        if names not in self._inserts:
+            self._inserts[names] = self._compiled(
+                insert(self.layout.table).values(self._assignments(names)).inline()
+            )
+        return self._inserts[names]
+
+    def put(self, columns: Collection[str]) -> Statement | None:
+        """Insert such a row or overwrite the one that is there; None if the dialect has no word
+        for it, and `overwrite` and `insert` have to do.
+        """
+        names = frozenset(columns)
+        if names not in self._puts:
+            values = self._assignments(names)
+            clause: Any
+            if self.dialect.name == "postgresql":
+                clause = postgresql.insert(self.layout.table).values(values)
+            elif self.dialect.name == "sqlite":
+                clause = sqlite.insert(self.layout.table).values(values)
+            elif self.dialect.name in ("mysql", "mariadb"):
+                clause = mysql.insert(self.layout.table).values(values)
+            else:
+                return None
+            if self.dialect.name in ("mysql", "mariadb"):
+                clause = clause.on_duplicate_key_update(self._overwriting())
+            else:
+                clause = clause.on_conflict_do_update(
+                    index_elements=[self.layout.sid], set_=self._overwriting()
+                )
+            self._puts[names] = self._compiled(clause.inline())
+        return self._puts[names]
+
+    @cached_property
+    def overwrite(self) -> Statement:
+        """Overwrite the row, live or not."""
+        return self._compiled(
+            update(self.layout.table).where(self._is_it).values(self._overwriting())
+        )
+
+    @cached_property
+    def replace(self) -> Statement:
+        """Write new data over the very version that was seen."""
+        return self._compiled(
+            update(self.layout.table)
+            .where(self._is_it, self._is_live, self._is_unchanged())
+            .values(self._overwriting())
+        )
+
+    @cached_property
+    def move(self) -> Statement:
+        """The same, and put the row under a new key."""
+        new_key = bindparam("p_new_key", type_=self.layout.sid.type)
+        return self._compiled(
+            update(self.layout.table)
+            .where(self._is_it, self._is_live, self._is_unchanged())
+            .values({**self._overwriting(), self.layout.sid.key: new_key})
+        )
+
+    @cached_property
+    def touch(self) -> Statement:
+        """Push the expiry on, unless it is over `p_ceiling` already."""
+        expires = self.layout.expires
+        new = bindparam("p_expires", type_=expires.type)
+        ceiling = bindparam("p_ceiling", type_=expires.type)
+        return self._compiled(
+            update(self.layout.table)
+            .where(self._is_it, self._is_live, expires <= ceiling)
+            .values({expires.key: new})
+        )
+
+    @cached_property
+    def delete(self) -> Statement:
+        return self._compiled(delete(self.layout.table).where(self._is_it))
+
+    # Many records
+
+    @cached_property
+    def scan(self) -> Statement:
+        sid = self.layout.sid
+        return self._compiled(
+            select(*self._columns)
+            .where(self._is_live, sid > bindparam("p_key", type_=sid.type))
+            .order_by(sid)
+            .limit(bindparam("p_limit", type_=Integer())),
+            self._columns,
+        )
+
+    @cached_property
+    def count(self) -> Statement:
+        return self._compiled(
+            select(func.count()).select_from(self.layout.table).where(self._is_live)
+        )
+
+    @cached_property
+    def clear(self) -> Statement:
+        return self._compiled(delete(self.layout.table))
+
+    @cached_property
+    def due(self) -> Statement:
+        """The keys of rows to be swept or re-armed."""
+        column = self._sweep_column
+        return self._compiled(
+            select(self.layout.sid)
+            .where(column <= self._now)
+            .order_by(column)
+            .limit(bindparam("p_limit", type_=Integer())),
+            [self.layout.sid],
+        )
+
+    @cached_property
+    def sweep(self) -> Statement:
+        """Delete those of the due rows that have really expired: a touch may have come between."""
+        return self._compiled(
+            delete(self.layout.table).where(
+                self.layout.sid.in_(self._due_keys()), self.layout.expires <= self._now
+            )
+        )
+
+    @cached_property
+    def rearm(self) -> Statement | None:
+        """Set `sweep_after` of due rows that live on to their expiry; None without that column."""
+        column = self.layout.sweep_after
+        if column is None:
+            return None
+        return self._compiled(
+            update(self.layout.table)
+            .where(
+                self.layout.sid.in_(self._due_keys()), column <= self._now, self._is_live
+            )
+            .values({column.key: self.layout.expires})
+        )
+
+    # Parts
+
+    @property
+    def _sweep_column(self) -> Column[Any]:
+        return self.layout.expires if self.layout.sweep_after is None else self.layout.sweep_after
+
+    def _due_keys(self) -> list[Any]:
+        kind = self.layout.sid.type
+        return [bindparam(f"p_key_{n}", type_=kind) for n in range(SWEEP_KEYS)]
+
+    def _assignments(self, names: Collection[str]) -> dict[str, Any]:
+        """Each named column to the parameter of its name."""
+        columns = self.layout.table.c
+        return {
+            name: bindparam(f"p_{name}", type_=columns[name].type)
+            for name in columns.keys()
+            if name in names
+        }
+
+    def _overwriting(self) -> dict[str, Any]:
+        """What a write of data changes in a row that is there."""
+        layout = self.layout
+        values = self._assignments({layout.data.key, layout.expires.key, *layout.mirrors})
+        if layout.version is not None:
+            values[layout.version.key] = layout.version + literal_column("1")
+        if layout.updated_at is not None:
+            values[layout.updated_at.key] = bindparam(
+                "p_updated_at", type_=layout.updated_at.type
+            )
+        if layout.sweep_after is not None:
+            # Never beyond expires, or the sweeper would miss a session that was made shorter;
+            # and as it was otherwise, which is what keeps PostgreSQL's updates HOT.
+            sooner = bindparam("p_sweep_after", type_=layout.sweep_after.type)
+            values[layout.sweep_after.key] = case(
+                (layout.sweep_after > sooner, sooner), else_=layout.sweep_after
+            )
+        return values
+
+    def _is_unchanged(self) -> Any:
+        """The guard of a write: the version that was read, or the data that was read."""
+        layout = self.layout
+        if layout.version is not None:
+            return layout.version == bindparam("p_seen", type_=layout.version.type)
+        seen = bindparam("p_seen", type_=layout.data.type)
+        if self.dialect.name in ("mysql", "mariadb") and isinstance(layout.data.type, String):
+            # Text is compared by its collation there, which may well ignore case.
+            return cast(layout.data, LargeBinary) == cast(seen, LargeBinary)
+        return layout.data == seen
+
+
+def _key_conversion(
+    kind: TypeEngine[Any],
+) -> tuple[Callable[[Key], Any], Callable[[Any], Key]]:
+    if _is_text(kind):
+        return lambda key: key.hex(), lambda value: Key(bytes.fromhex(value))
+    return lambda key: key, lambda value: Key(bytes(value))
+
+
+def _data_conversion(
+    kind: TypeEngine[Any],
+) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
+    if _is_text(kind):
+        return lambda data: data.decode("utf-8"), lambda value: value.encode("utf-8")
+    return lambda data: data, lambda value: bytes(value)
+
+
+def _is_text(kind: TypeEngine[Any]) -> bool:
+    return isinstance(kind.impl_instance if isinstance(kind, TypeDecorator) else kind, String)
+
+
+def _keeps_zone(kind: TypeEngine[Any], dialect: Dialect) -> bool:
+    if isinstance(kind, TypeDecorator):
+        return True
+    zoned = getattr(kind, "timezone", False)
+    return bool(zoned) and dialect.name not in ("sqlite", "mysql", "mariadb")
+
+

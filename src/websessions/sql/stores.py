@@ -1,0 +1,277 @@
+"""The SQL stores: sync, and async over an async driver or over a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+
+from sqlalchemy import URL, Engine, MetaData
+from sqlalchemy import Table as SQLTable
+from sqlalchemy.util import greenlet_spawn
+
+from ..direct import AsyncSessionStore, SessionStore, StoreOptions
+from ..errors import ConfigurationError, StoreTimeout
+from ..settings import Seconds, as_span
+from ..store import Call, Clock
+from .database import Database
+from .dialects import Opened, open_database
+from .operations import ExtendDefaultFields, Table
+from .statements import Statements
+from .table import (
+    MirrorFields,
+    Registry,
+    generated_table,
+    layout_of,
+    mapped_class,
+    metadata_of,
+    owner,
+    resolve_table,
+    table_name_for,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["AsyncSQLSessionStore", "SQLSessionStore"]
+
+R = TypeVar("R")
+
+_WORKERS = 4
+"""Threads that an async store has for a driver that blocks."""
+
+
+class SQLOptions(StoreOptions, total=False):
+    """The keyword arguments of the SQL stores, besides those of every store.
+
+    Attributes:
+        table: the app's own table: a `Table`, a mapped class, or the name of one in `registry`.
+        model_key: the name of the generated mapped class, `Session` by default.
+        table_name: the name of the generated table; by default `model_key` in snake case with an
+            `s`, so `sessions`.
+        schema: the schema of the generated table, for databases that have schemas.
+        registry: a `MetaData`, an `orm.registry` or a `DeclarativeBase`: where names are looked up
+            and the generated table and class are put.
+        extend_default_fields: a function of the columns that are about to be inserted (a dict
+            with `data` and `expires`) and the session's dict; returns that dict with values for
+            columns of the app's own, which are written once and then left alone.
+        mirror_fields: column to a key of the session, or to a function of its dict: columns that
+            follow the session on every write, NULL where it has no such key. The generated
+            table's `user_id` follows the session's by default.
+        timeout: how long a call may take; a timedelta or seconds, 10 seconds by default, None for
+            as long as it takes.
+    """
+
+    table: SQLTable | type | str | None
+    model_key: str
+    table_name: str | None
+    schema: str | None
+    registry: Registry
+    extend_default_fields: ExtendDefaultFields | None
+    mirror_fields: MirrorFields | None
+    timeout: timedelta | Seconds | None
+
+
+class _SQLStore:
+    """The options, the table and the engine of a SQL store, sync or async."""
+
+    _opened: Opened
+    _database: Database
+
+    def _set_up(self, options: SQLOptions) -> StoreOptions:
+        """Resolve the table; what is left are the options of every store."""
+        self._registry: Registry = options.pop("registry", None)
+        self._model_key = options.pop("model_key", "Session")
+        self._extend = options.pop("extend_default_fields", None)
+        self._timeout = as_deadline(options.pop("timeout", timedelta(seconds=10)))
+        self._model: type[Any] | None = None
+        table = options.pop("table", None)
+        name, schema = options.pop("table_name", None), options.pop("schema", None)
+        self._mirrors = options.pop("mirror_fields", None)
+        if not isinstance(self._model_key, str) or not self._model_key.isidentifier():
+            raise ConfigurationError(f"model_key is the name of a class, not {self._model_key!r}")
+        if self._extend is not None and not callable(self._extend):
+            raise ConfigurationError(f"extend_default_fields is a function, not {self._extend!r}")
+        text = bool(getattr(options.get("codec"), "is_text", True))
+        if table is not None:
+            if name is not None or schema is not None:
+                raise ConfigurationError(
+                    "table_name and schema are for a generated table; the table of table=... has"
+                    " its own"
+                )
+            self._table, self._model = resolve_table(table, self._registry)
+        else:
+            self._table = generated_table(
+                metadata_of(self._registry), name or table_name_for(self._model_key), schema, text=text
+            )
+            if self._mirrors is None and self._extend is None:
+                self._mirrors = {"user_id": owner}
+        self._layout = layout_of(self._table, self._mirrors, text=text)
+        if self._registry is not None and not isinstance(self._registry, MetaData):
+            self._model = self._model or mapped_class(self._model_key, self._table, self._registry)
+        return cast(StoreOptions, options)
+
+    def _connect(self, opened: Opened, clock: Clock) -> None:
+        statements = Statements(self._layout, opened.engine.dialect)
+        self._opened = opened
+        self._database = Database(
+            opened.engine, Table(self._layout, statements, self._extend), clock
+        )
+
+    @property
+    def table(self) -> SQLTable:
+        """The table that holds the sessions, for migrations and queries."""
+        return self._table
+
+    @property
+    def model(self) -> type[Any]:
+        """The mapped class of the table, for queries with the ORM."""
+        if self._model is None:
+            self._model = mapped_class(self._model_key, self._table, self._registry)
+        return self._model
+
+    def _forget_connections(self) -> None:
+        """Let go of pooled connections that belong to another process or event loop."""
+        if self._opened.owned:
+            self._opened.engine.dispose(close=False)
+
+
+class SQLSessionStore(_SQLStore, SessionStore):
+    """Sessions in a SQL database, for synchronous code: WSGI, threads, scripts.
+
+    Args:
+        db: a database URL, or an `Engine`. An engine stays the app's to dispose and is left as it
+            is; one that is made from a URL is set up for this work, and disposed by `close()`.
+        **options: see `SQLOptions`.
+
+    Raises:
+        ConfigurationError: the database, the table or an option can not be used.
+
+    >>> store = SQLSessionStore("sqlite://")
+    >>> store.sync()
+    >>> store.set("a-session-id-for-this-example", {"cart": [1, 2]})
+    >>> store.get("a-session-id-for-this-example")
+    {'cart': [1, 2]}
+    >>> store.close()
+    """
+
+    def __init__(self, db: str | URL | Engine | None = None, **options: Unpack[SQLOptions]) -> None:
+        super().__init__(**self._set_up(options))
+        self._connect(open_database(db, in_asyncio=False, timeout=self._timeout), self.clock)
+
+    def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        if self._sweeper.wanted:
+            self._sweeper.start()
+        return self._database.perform(calls)
+
+    def sync(self) -> None:
+        """Create the table and its indexes if they are missing. Many processes may do it at once.
+
+        Raises:
+            StoreUnavailable: the database can not be reached.
+        """
+        self._database.create_table()
+
+    def close(self) -> None:
+        """Stop sweeping, and dispose the engine if the store made it. May be called twice."""
+        super().close()
+        if self._opened.owned:
+            self._opened.engine.dispose()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._forget_connections()
+
+
+class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
+    """Sessions in a SQL database, for asyncio. The same methods as `SQLSessionStore`, awaited.
+
+    The event loop is never blocked: an async driver is called in a greenlet, any other, SQLite's
+    included, in a worker thread.
+
+    Args:
+        db: a database URL, an `AsyncEngine`, or an `Engine` to be used in worker threads. Who
+            made an engine disposes it.
+        **options: see `SQLOptions`.
+
+    Raises:
+        ConfigurationError: the database, the table or an option can not be used.
+    """
+
+    def __init__(
+        self, db: str | URL | Engine | AsyncEngine | None = None, **options: Unpack[SQLOptions]
+    ) -> None:
+        super().__init__(**self._set_up(options))
+        self._connect(open_database(db, in_asyncio=True, timeout=self._timeout), self.clock)
+        self._threads: ThreadPoolExecutor | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._enter(loop)
+        return await self._call(self._database.perform, calls)
+
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        # An async driver's connections belong to the loop that opened them.
+        if self._loop is not None and self._opened.asynchronous:
+            self._forget_connections()
+        self._loop = loop
+        self._sweeper.use(loop)
+
+    async def _call(self, function: Callable[..., R], *args: Any) -> R:
+        """Call a function that does I/O without blocking the loop."""
+        seconds = None if self._timeout is None else self._timeout.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                if self._opened.asynchronous:
+                    return await greenlet_spawn(function, *args)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._workers(), function, *args)
+        except TimeoutError as error:
+            raise StoreTimeout(
+                f"the session database did not answer within {seconds:g} s"
+            ) from error
+
+    def _workers(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="websessions")
+        return self._threads
+
+    async def sync(self) -> None:
+        """Create the table and its indexes if they are missing. Many processes may do it at once.
+
+        Raises:
+            StoreUnavailable: the database can not be reached.
+        """
+        await self._call(self._database.create_table)
+
+    async def close(self) -> None:
+        """Stop sweeping, and dispose the engine if the store made it. May be called twice."""
+        await super().close()
+        if self._opened.owned:
+            await self._call(self._opened.engine.dispose)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._threads = self._loop = None
+        self._forget_connections()
+
+
+def as_deadline(timeout: timedelta | Seconds | None) -> timedelta | None:
+    """The `timeout` option as a timedelta.
+
+    Raises:
+        ConfigurationError: it is 0 or less.
+    """
+    if timeout is None:
+        return None
+    deadline = as_span(timeout, "timeout")
+    if not deadline:
+        raise ConfigurationError("timeout can not be 0; None waits for as long as it takes")
+    return deadline

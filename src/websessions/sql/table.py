@@ -1,0 +1,314 @@
+"""The table: the one that is generated, or the app's own, and which of its columns mean what.
+
+`sid`, `expires` and `data` are required. Each further column is an ability: `version` guards
+writes by a number instead of by the data, `sweep_after` makes sweeping cheap, `created_at` and
+`updated_at` are kept, anything else is the app's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from ..errors import ConfigurationError
+
+__all__ = [
+    "Layout",
+    "MirrorFields",
+    "Registry",
+    "generated_table",
+    "layout_of",
+    "mapped_class",
+    "metadata_of",
+    "owner",
+    "resolve_table",
+    "table_name_for",
+]
+
+Registry: TypeAlias = Any
+"""A `MetaData`, an `orm.registry`, or a `DeclarativeBase` class."""
+
+MirrorFields: TypeAlias = Mapping[str, "str | Callable[[Mapping[str, Any]], Any]"]
+
+_OURS = frozenset({"sid", "data", "expires", "version", "sweep_after", "created_at", "updated_at"})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column of a table is what; None for an ability that the table does not have."""
+
+    table: Table
+    sid: Column[Any]
+    data: Column[Any]
+    expires: Column[Any]
+    version: Column[Any] | None
+    sweep_after: Column[Any] | None
+    created_at: Column[Any] | None
+    updated_at: Column[Any] | None
+    mirrors: Mapping[str, Callable[[Mapping[str, Any]], Any]]
+
+    @property
+    def own_columns(self) -> frozenset[str]:
+        """The names of the columns that the app fills and this package does not."""
+        return frozenset(self.table.c.keys()) - _OURS
+
+
+def table_name_for(model_key: str) -> str:
+    """The name of the generated table: the class's name in snake case, with an `s`.
+
+    >>> table_name_for("WebSession")
+    'web_sessions'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", model_key).lower() + "s"
+
+
+def generated_table(
+    metadata: MetaData, name: str, schema: str | None, *, text: bool
+) -> Table:
+    """The table that is made where the app brings none. A second call returns the same one.
+
+    Its column types are plain ones, so that a migration needs no import from this package; times
+    are UTC, naive where the database has no type with a zone.
+    """
+    there = metadata.tables.get(f"{schema}.{name}" if schema else name)
+    if there is not None:
+        if there.info.get("websessions"):
+            return there
+        raise ConfigurationError(
+            f"the MetaData has a table {name!r} already, and it is not a generated one;"
+            f" pass table={name!r} to use it or table_name=... to name the generated one"
+        )
+    moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    data: TypeEngine[Any]
+    if text:
+        # MySQL's TEXT ends at 64 KiB.
+        data = Text().with_variant(
+            mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+        )
+    else:
+        data = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+    return Table(
+        name,
+        metadata,
+        Column(
+            "sid",
+            LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb"),
+            primary_key=True,
+        ),
+        Column("data", data, nullable=False),
+        Column("expires", moment, nullable=False),
+        Column("version", BigInteger, nullable=False),
+        Column("created_at", moment, nullable=False),
+        Column("updated_at", moment, nullable=False),
+        Column("user_id", String(255), nullable=True),
+        Column("sweep_after", moment, nullable=False),
+        # No index on expires: every touch writes it, and an index on it would cost PostgreSQL its
+        # HOT updates. sweep_after is the coarse lower bound that the sweeper looks through.
+        Index(f"ix_{name}_sweep_after", "sweep_after"),
+        Index(f"ix_{name}_user_id", "user_id"),
+        schema=schema,
+        info={"websessions": True},
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mariadb_engine="InnoDB",
+        mariadb_charset="utf8mb4",
+        # Room in each page for the next version of a touched row, for the same reason.
+        postgresql_with={"fillfactor": 80},
+    )
+
+
+def metadata_of(registry: Registry) -> MetaData:
+    """The MetaData of what the app passed as `registry`.
+
+    Raises:
+        ConfigurationError: it is nothing that has one.
+    """
+    if registry is None:
+        return MetaData()
+    metadata = registry if isinstance(registry, MetaData) else getattr(registry, "metadata", None)
+    if not isinstance(metadata, MetaData):
+        raise ConfigurationError(
+            "registry takes a MetaData, an orm.registry or a DeclarativeBase class,"
+            f" not {registry!r}"
+        )
+    return metadata
+
+
+def resolve_table(table: Any, registry: Registry) -> tuple[Table, type | None]:
+    """The app's own table, and its mapped class where it has one.
+
+    Args:
+        table: a `Table`, a mapped class, or the name of one.
+        registry: where names are looked up.
+
+    Raises:
+        ConfigurationError: there is no such table; the message says where it was looked for.
+    """
+    if isinstance(table, Table):
+        return table, None
+    if isinstance(table, type):
+        mapped = getattr(table, "__table__", None)
+        if not isinstance(mapped, Table):
+            raise ConfigurationError(f"{table.__name__} is not a mapped class with a table")
+        return mapped, table
+    if not isinstance(table, str):
+        raise ConfigurationError(
+            f"table takes a Table, a mapped class or the name of one, not {table!r}"
+        )
+    if registry is None:
+        raise ConfigurationError(
+            f"table={table!r} is a name: pass registry=... (a MetaData, an orm.registry or a"
+            " DeclarativeBase) to look it up in, or pass the Table or class itself"
+        )
+    metadata = metadata_of(registry)
+    classes = {mapper.class_.__name__: mapper.class_ for mapper in _mappers(registry)}
+    if table in classes:
+        return resolve_table(classes[table], None)
+    if table in metadata.tables:
+        return metadata.tables[table], None
+    known = sorted({*classes, *metadata.tables})
+    raise ConfigurationError(
+        f"there is no mapped class or table named {table!r} in the registry;"
+        f" it has {', '.join(known) if known else 'none at all'}"
+    )
+
+
+def _mappers(registry: Registry) -> Any:
+    registry = getattr(registry, "registry", registry)
+    return getattr(registry, "mappers", ())
+
+
+def mapped_class(name: str, table: Table, registry: Registry) -> type[Any]:
+    """The class that maps `table` for the ORM, made unless the registry has one for it."""
+    from sqlalchemy import orm  # costs as much as all else, and few apps map the table
+
+    mappers = getattr(registry, "registry", registry)
+    if not isinstance(mappers, orm.registry):
+        mappers = orm.registry(metadata=table.metadata)
+    for mapper in mappers.mappers:
+        if mapper.local_table is table:
+            return mapper.class_
+    if isinstance(registry, type):
+        return type(name, (registry,), {"__table__": table, "__module__": __name__})
+    made = type(name, (), {"__module__": __name__})
+    mappers.map_imperatively(made, table)
+    return made
+
+
+def layout_of(
+    table: Table, mirror_fields: MirrorFields | None, *, text: bool
+) -> Layout:
+    """Find the columns by their names and check that they can do their work.
+
+    Raises:
+        ConfigurationError: a required column is missing, has a type that can not work, or
+            `mirror_fields` names a column that is not there.
+    """
+    where = f"table {table.fullname!r}"
+    missing = [name for name in ("sid", "expires", "data") if name not in table.c]
+    if missing:
+        raise ConfigurationError(
+            f"{where} has no column named {' and none named '.join(missing)};"
+            f" its columns are {', '.join(table.c.keys())}"
+        )
+    sid, expires, data = table.c.sid, table.c.expires, table.c.data
+    if not _is_unique(sid):
+        raise ConfigurationError(f"{where}: sid has to be the primary key, or unique")
+    sid_type = _plain(sid.type)
+    if isinstance(sid_type, String):
+        if sid_type.length is not None and sid_type.length < 64:
+            raise ConfigurationError(
+                f"{where}: sid takes {sid_type.length} characters, the digest of a session id as"
+                " text takes 64; make it a String(64) or a LargeBinary(32)"
+            )
+    elif not _is_binary(sid_type):
+        raise ConfigurationError(
+            f"{where}: sid has to be a String(64) or a LargeBinary(32), not {sid.type!r}"
+        )
+    if not isinstance(_plain(expires.type), DateTime):
+        raise ConfigurationError(f"{where}: expires has to be a DateTime, not {expires.type!r}")
+    data_type = _plain(data.type)
+    if not isinstance(data_type, String) and not _is_binary(data_type):
+        raise ConfigurationError(
+            f"{where}: data has to be a text or a binary column, not {data.type!r}; the bytes that"
+            " were read are what a write is guarded by, and a JSON type does not keep them"
+        )
+    if isinstance(data_type, String) and not text:
+        raise ConfigurationError(
+            f"{where}: data is a text column, and the codec makes binary data; use LargeBinary"
+        )
+    for name in mirror_fields or {}:
+        if name not in table.c:
+            raise ConfigurationError(
+                f"mirror_fields: {where} has no column {name!r};"
+                f" its columns are {', '.join(table.c.keys())}"
+            )
+        if name in _OURS:
+            raise ConfigurationError(f"mirror_fields can not write {name!r}: the store does")
+    return Layout(
+        table=table,
+        sid=sid,
+        data=data,
+        expires=expires,
+        version=_optional(table, "version", Integer),
+        sweep_after=_optional(table, "sweep_after", DateTime),
+        created_at=_optional(table, "created_at", DateTime),
+        updated_at=_optional(table, "updated_at", DateTime),
+        mirrors={
+            name: source if callable(source) else _value_of(source)
+            for name, source in (mirror_fields or {}).items()
+        },
+    )
+
+
+def owner(values: Mapping[str, Any]) -> str | None:
+    """What the generated table's `user_id` mirrors: the session's own, as text."""
+    user_id = values.get("user_id")
+    return None if user_id is None else str(user_id)
+
+
+def _value_of(key: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda values: values.get(key)
+
+
+def _optional(table: Table, name: str, kind: type[TypeEngine[Any]]) -> Column[Any] | None:
+    column = table.c.get(name)
+    return column if column is not None and isinstance(_plain(column.type), kind) else None
+
+
+def _plain(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    return kind.impl_instance if isinstance(kind, TypeDecorator) else kind
+
+
+def _is_binary(kind: TypeEngine[Any]) -> bool:
+    try:
+        return kind.python_type is bytes
+    except NotImplementedError:
+        return False
+
+
+def _is_unique(column: Column[Any]) -> bool:
+    table = column.table
+    assert isinstance(table, Table)
+    sets = [tuple(table.primary_key.columns)]
+    sets += [tuple(c.columns) for c in table.constraints if isinstance(c, UniqueConstraint)]
+    sets += [tuple(index.columns) for index in table.indexes if index.unique]
+    return bool(column.unique) or (column,) in sets

@@ -1,0 +1,230 @@
+"""What a store is: it performs calls, many at a time, and answers each one on its own.
+
+The lifecycle never talks to a database. It yields the calls below; a runner (`run.py`) hands them
+to a store's `perform` and sends the answers back. To keep sessions in a new place, write one
+`perform`, subclass `websessions.SessionStore` or `AsyncSessionStore` (which add `get`, `set` and
+the rest on top of it) and run the suite in `websessions.testing` over it.
+
+The rules a store has to keep, whatever it is made of:
+
+- `perform` returns one answer per call, in order. A call that failed is answered with its
+  exception and does not disturb its neighbours; only when nothing could be performed at all may
+  `perform` raise.
+- A record whose `expires` has come is not there: `Load`, `Replace`, `Touch`, `Scan` and `Count`
+  do not see it, even before it is swept. Only `Insert` and `Put` bring a record into being.
+- Each call is atomic. What one call wrote, the next `Load` sees.
+- Times are aware UTC moments, measured by the store's one `clock`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from .codec import Codec
+from .sid import Key, Sid
+
+__all__ = [
+    "AsyncPerforms",
+    "Call",
+    "Clear",
+    "Clock",
+    "Count",
+    "Delete",
+    "Insert",
+    "Load",
+    "Performs",
+    "Put",
+    "Record",
+    "Replace",
+    "Scan",
+    "Steps",
+    "StoreRules",
+    "Sweep",
+    "Swept",
+    "Touch",
+    "ask",
+    "system_clock",
+]
+
+R = TypeVar("R")
+
+Clock: TypeAlias = Callable[[], datetime]
+"""Returns the present moment, aware, in UTC."""
+
+
+def system_clock() -> datetime:
+    """The clock of this machine."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored session, as it was read or has just been written.
+
+    Attributes:
+        key: where it is stored.
+        data: the encoded session; the codec's business, opaque to a store.
+        expires: when it stops being there.
+        version: grows with each write of data; None where the table has no such column, and
+            then `Replace` is guarded by `data` itself.
+    """
+
+    key: Key
+    data: bytes
+    expires: datetime
+    version: int | None = None
+
+
+class Call(Generic[R]):
+    """Something a store is asked to do; `R` is the type of the answer."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Call["Record | None"]):
+    """Read one record; None if there is none or it has expired."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Insert(Call["Record | None"]):
+    """Bring a record into being; None, and nothing written, if the key is taken.
+
+    `values` is the session's own mapping, for columns that are filled from it.
+    """
+
+    key: Key
+    data: bytes
+    expires: datetime
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Replace(Call["Record | None"]):
+    """Write new data, if the record is still just as it was `seen`; else None, nothing written.
+
+    With `new_key` the record moves there in the same step: nothing is left under the old key.
+    """
+
+    seen: Record
+    data: bytes
+    expires: datetime
+    values: Mapping[str, Any]
+    new_key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Call["Record | None"]):
+    """Insert, or overwrite whatever is there, expired or corrupt: `set()` for direct use."""
+
+    key: Key
+    data: bytes
+    expires: datetime
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Touch(Call[bool]):
+    """Push the expiry on to `expires`, if that moves it by `slack` or more.
+
+    Never shortens, never revives, writes no data. True if it moved.
+    """
+
+    key: Key
+    expires: datetime
+    slack: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(Call[bool]):
+    """End a session; True if it was there."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(Call["list[Record]"]):
+    """The next `limit` live records in order of key, behind `after`."""
+
+    after: Key | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Count(Call[int]):
+    """How many records are live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clear(Call[int]):
+    """Delete every record, live or not; how many there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one `Sweep` did: rows deleted, and whether it left more of them behind."""
+
+    deleted: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Call[Swept]):
+    """Delete at most `limit` expired records."""
+
+    limit: int
+
+
+Steps: TypeAlias = Generator[Call[Any], Any, R]
+"""A piece of work that yields calls, is sent their answers (or thrown their errors) and returns R."""
+
+
+def ask(call: Call[R]) -> Steps[R]:
+    """One call as a step: `record = yield from ask(Load(key))`."""
+    answer: R = yield call
+    return answer
+
+
+class StoreRules(Protocol):
+    """The part of a store that decides nothing about I/O: its options.
+
+    Attributes:
+        codec: dict to bytes and back.
+        max_size: the largest encoded session, in bytes.
+        expiration: idle timeout of a session whose cookie has no `max_age`.
+        touch_after: the shortest time between two touches of one session.
+        disable_touch: never touch.
+        clock: the present moment.
+    """
+
+    codec: Codec
+    max_size: int
+    expiration: timedelta
+    touch_after: timedelta
+    disable_touch: bool
+    clock: Clock
+
+    def key(self, sid: Sid, /) -> Key:
+        """Where the session with this id is stored."""
+        ...
+
+
+class Performs(StoreRules, Protocol):
+    """A store for synchronous code."""
+
+    def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        """Perform the calls and answer each one, in order, with its result or its exception."""
+        ...
+
+
+class AsyncPerforms(StoreRules, Protocol):
+    """A store for asyncio."""
+
+    async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        """Perform the calls and answer each one, in order, with its result or its exception."""
+        ...
