@@ -23,7 +23,9 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 # What begins a response: from then on no cookie can be set.
-_BEGINNINGS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_BEGINNINGS = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+)
 
 
 class SessionMiddleware:

@@ -188,9 +188,7 @@ class _Store:
             yield from ask(Touch(key, wanted, self.touch_after))
 
     def _lifetime(self, max_age: timedelta | None, fixed: datetime | None) -> datetime:
-        return expires_at(
-            self.clock(), max_age=max_age, fixed=fixed, expiration=self.expiration
-        )
+        return expires_at(self.clock(), max_age=max_age, fixed=fixed, expiration=self.expiration)
 
     def _destroy_steps(self, sid: Sid | str) -> Steps[None]:
         yield from ask(Delete(self._key(sid)))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from .errors import SessionNotLoaded
 from .lifecycle import Finished, Lifecycle, RequestSession
 from .run import run, run_async
-from .session import Completed
+from .session import Completed, Session
 from .store import AsyncPerforms, Performs
 
 __all__ = ["AsyncExchange", "SyncExchange"]
@@ -26,8 +26,11 @@ class SyncExchange(RequestSession):
         *,
         https: bool,
         opted_out: bool = False,
+        session_type: type[Session] = Session,
     ) -> None:
-        super().__init__(lifecycle, cookies, https=https, opted_out=opted_out)
+        super().__init__(
+            lifecycle, cookies, https=https, opted_out=opted_out, session_type=session_type
+        )
         self._performs = store
 
     def require(self) -> None:

@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from .codec import encode_within
-from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .cookie import SessionCookies
+from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
 from .merge import merge
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
@@ -80,7 +80,13 @@ class RequestSession(ABC):
     """One request's session on its way from the cookie to the response."""
 
     def __init__(
-        self, lifecycle: Lifecycle, cookies: str, *, https: bool, opted_out: bool = False
+        self,
+        lifecycle: Lifecycle,
+        cookies: str,
+        *,
+        https: bool,
+        opted_out: bool = False,
+        session_type: type[Session] = Session,
     ) -> None:
         """Read the request's cookie; no store is asked yet.
 
@@ -89,6 +95,7 @@ class RequestSession(ABC):
             cookies: the request's `Cookie` header, or "".
             https: whether the request came over TLS.
             opted_out: the path is an excluded one: nothing is done unless the handler asks.
+            session_type: what the handler gets, where its framework wants more of a session.
         """
         self._rules = lifecycle
         self._store = lifecycle.store
@@ -101,7 +108,7 @@ class RequestSession(ABC):
         self._saved = False
         self._failed = False
         self.responding = False
-        self.session = Session(self, lifecycle.settings.cookie)
+        self.session = session_type(self, lifecycle.settings.cookie)
         if self._presented is None:
             self.session._begin()
 
@@ -126,6 +133,10 @@ class RequestSession(ABC):
     @abstractmethod
     def reload(self) -> Awaitable[None]:
         """Drop what was changed and read the session again."""
+
+    def abandon(self) -> None:
+        """Save nothing of this request: its handler failed."""
+        self.session._intent = Intent.ABANDON
 
     # Steps
 
@@ -177,7 +188,7 @@ class RequestSession(ABC):
             if unset and settings.unset == "destroy":
                 session.destroy()
             elif unset:
-                session._intent = Intent.ABANDON
+                self.abandon()
             elif settings.looks_at_every_session and not self.opted_out:
                 yield from self.load_steps()
             yield from self.settle_steps()
@@ -185,7 +196,9 @@ class RequestSession(ABC):
             self._failed = True
             raise
         self.responding = True
-        finished = Finished(self._set_cookie(), session._used or self._cookie is not CookieAction.NONE)
+        finished = Finished(
+            self._set_cookie(), session._used or self._cookie is not CookieAction.NONE
+        )
         session._used = False
         return finished
 
@@ -272,19 +285,24 @@ class RequestSession(ABC):
 
     def _replace_steps(self, data: bytes | None, *, moving: bool = False) -> Steps[None]:
         """Write the session over what was read; where someone else wrote first, merge and retry."""
-        assert data is not None and self._record is not None and self.session._sid is not None
         session, seen = self.session, self._record
+        assert data is not None
+        assert seen is not None
         new_key = self._store.key(session._sid) if moving and session._sid else None
         give_up = time.monotonic() + CONFLICT_DEADLINE
         wait = 0.001
         while True:
-            written = yield from ask(
-                Replace(seen, data, self._expires(), session._values, new_key)
-            )
+            written = yield from ask(Replace(seen, data, self._expires(), session._values, new_key))
+            theirs = None if written is not None else (yield from ask(Load(seen.key)))
+            if written is None:
+                # It may have landed, and its answer been lost together with the connection.
+                if theirs is None and new_key is not None:
+                    written = yield from ask(Load(new_key))
+                elif theirs is not None and theirs.data == data and new_key is None:
+                    written = theirs
             if written is not None:
                 self._presented, self._record, self._saved = session._sid, written, True
                 return
-            theirs = yield from ask(Load(seen.key))
             if theirs is None:
                 log.info("a session ended while a request was using it; its changes are dropped")
                 self._row, self._record = Row.ENDED, None
@@ -296,7 +314,7 @@ class RequestSession(ABC):
                 )
             data = self._merged(seen, theirs)
             seen = theirs
-            yield from ask(Pause(random.uniform(0, wait)))
+            yield from ask(Pause(random.uniform(0, wait)))  # noqa: S311  jitter is no secret
             wait = min(2 * wait, 0.25)
 
     def _merged(self, base: Record, theirs: Record) -> bytes:
@@ -349,7 +367,6 @@ class RequestSession(ABC):
         if self._record is None or self.session._intent is Intent.DESTROY:
             return True
         return data != self._record.data
-
 
     def _cookie_can_be_set(self) -> bool:
         if self.responding:

@@ -54,7 +54,9 @@ class CookieAction(Enum):
     CLEAR = "clear"
 
 
-def saving(row: Row, intent: Intent, *, changed: bool, save_uninitialized: bool, resave: bool) -> bool:
+def saving(
+    row: Row, intent: Intent, *, changed: bool, save_uninitialized: bool, resave: bool
+) -> bool:
     """Whether there is something to write: a change, or what the options count as one.
 
     The meaning of the options is express-session's: `save_uninitialized` stores a new session

@@ -259,7 +259,7 @@ class Session(MutableMapping[str, Any]):
         self._intent = Intent.DESTROY
 
     def touch(self) -> None:
-        """Push the expiry on when the response begins, even if it was less than `touch_after` ago."""
+        """Push the expiry on when the response begins, `touch_after` or not."""
         self._look()
         self._touched = True
 

@@ -7,19 +7,24 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, Required, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from .errors import ConfigurationError
 
-__all__ = ["CookieSettings", "SessionOptions", "SessionSettings", "as_span"]
+__all__ = [
+    "CookieSettings",
+    "OptionalSessionOptions",
+    "SessionOptions",
+    "SessionSettings",
+    "as_span",
+]
 
 Seconds: TypeAlias = int | float
 
 
-class SessionOptions(TypedDict, total=False):
-    """The keyword arguments of every session middleware; `SessionSettings` says what they do."""
+class OptionalSessionOptions(TypedDict, total=False):
+    """The keyword arguments of every session middleware, apart from `secret`."""
 
-    secret: Required[str | bytes | Sequence[str | bytes]]
     cookie: CookieSettings
     resave: bool
     save_uninitialized: bool
@@ -30,6 +35,12 @@ class SessionOptions(TypedDict, total=False):
     exclude: Iterable[str]
     load: Literal["eager", "on_demand"]
     on_corrupt: Literal["new", "error"]
+
+
+class SessionOptions(OptionalSessionOptions):
+    """The keyword arguments of every session middleware; `SessionSettings` says what they do."""
+
+    secret: str | bytes | Sequence[str | bytes]
 
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)  # RFC 9110, 5.6.2
@@ -223,8 +234,9 @@ class SessionSettings:
     def excludes(self, path: str) -> bool:
         """Whether `path` is one that opted out of sessions, or lies below one.
 
-        >>> SessionSettings(secret="a long and random one", exclude=["/static"]).excludes("/static/app.css")
-        True
+        >>> settings = SessionSettings(secret="a long and random one", exclude=["/static"])
+        >>> settings.excludes("/static/app.css"), settings.excludes("/statics")
+        (True, False)
         """
         return any(
             path == prefix or path.startswith(prefix.rstrip("/") + "/") for prefix in self.exclude

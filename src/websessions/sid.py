@@ -50,7 +50,8 @@ class Sid:
         if not isinstance(other, Sid):
             return NotImplemented
         return hmac.compare_digest(
-            self.value.encode("utf-8", "surrogatepass"), other.value.encode("utf-8", "surrogatepass")
+            self.value.encode("utf-8", "surrogatepass"),
+            other.value.encode("utf-8", "surrogatepass"),
         )
 
     def __hash__(self) -> int:

@@ -181,7 +181,7 @@ class Sweep(Call[Swept]):
 
 
 Steps: TypeAlias = Generator[Call[Any], Any, R]
-"""A piece of work that yields calls, is sent their answers (or thrown their errors) and returns R."""
+"""Work that yields calls, is sent their answers or thrown their errors, and returns R."""
 
 
 def ask(call: Call[R]) -> Steps[R]:

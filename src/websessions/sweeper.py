@@ -29,7 +29,7 @@ class _AsyncSweepable(Protocol):
 
 def _pause(interval: float) -> float:
     # Many processes start together; without jitter they would also sweep together for ever.
-    return interval * random.uniform(0.5, 1.5)
+    return interval * random.uniform(0.5, 1.5)  # noqa: S311  jitter is no secret
 
 
 def _report(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Sessions for WSGI: Flask (see also `websessions.flask`), Bottle, Pyramid, or a bare application."""
+"""Sessions for WSGI: Bottle, Pyramid, a bare application. Flask has `websessions.flask`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .session import Session
 from .settings import SessionOptions, SessionSettings
 from .store import Performs
 
-__all__ = ["ENVIRON_KEY", "SessionMiddleware"]
+__all__ = ["ENVIRON_KEY", "SessionMiddleware", "open_exchange", "sync_store"]
 
 ENVIRON_KEY = "websessions.session"
 
@@ -46,19 +46,14 @@ class SessionMiddleware:
     """
 
     def __init__(self, app: WSGIApp, store: Performs, **options: Unpack[SessionOptions]) -> None:
-        perform = getattr(store, "perform", None)
-        if perform is None or inspect.iscoroutinefunction(perform):
-            raise ConfigurationError(
-                "SessionMiddleware for WSGI takes a sync store, such as SQLSessionStore;"
-                f" {type(store).__name__} is none"
-            )
         self.app = app
-        self._store = store
-        self._settings = SessionSettings(**options)
-        self._lifecycle = Lifecycle(store, self._settings)
+        self._store = sync_store(store)
+        self._lifecycle = Lifecycle(store, SessionSettings(**options))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        response = _Response(self.exchange(environ), environ, start_response)
+        exchange = open_exchange(self._lifecycle, self._store, environ)
+        environ[ENVIRON_KEY] = exchange.session
+        response = _Response(exchange, environ, start_response)
         body = _Body(self.app(environ, response.start), response)
         if response.started:
             # The headers wait until the application has returned: many call start_response
@@ -66,21 +61,40 @@ class SessionMiddleware:
             body.begin()
         return body.parts if response.begun and _is_complete(body.parts, environ) else body
 
-    def exchange(self, environ: Environ) -> SyncExchange:
-        """The session of a request, put in its environ."""
-        settings = self._settings
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        exchange = SyncExchange(
-            self._lifecycle,
-            self._store,
-            environ.get("HTTP_COOKIE", ""),
-            https=settings.is_https(
-                environ.get("wsgi.url_scheme", "http"), environ.get("HTTP_X_FORWARDED_PROTO")
-            ),
-            opted_out=settings.excludes(path),
+
+def open_exchange(
+    lifecycle: Lifecycle,
+    store: Performs,
+    environ: Environ,
+    session_type: type[Session] = Session,
+) -> SyncExchange:
+    """A request's session; the store is not asked before the session is used."""
+    settings = lifecycle.settings
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return SyncExchange(
+        lifecycle,
+        store,
+        environ.get("HTTP_COOKIE", ""),
+        https=settings.is_https(
+            environ.get("wsgi.url_scheme", "http"), environ.get("HTTP_X_FORWARDED_PROTO")
+        ),
+        opted_out=settings.excludes(path),
+        session_type=session_type,
+    )
+
+
+def sync_store(store: Performs) -> Performs:
+    """The store, if it is one for sync code.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    perform = getattr(store, "perform", None)
+    if perform is None or inspect.iscoroutinefunction(perform):
+        raise ConfigurationError(
+            f"WSGI takes a sync store, such as SQLSessionStore; {type(store).__name__} is none"
         )
-        environ[ENVIRON_KEY] = exchange.session
-        return exchange
+    return store
 
 
 def _is_complete(body: Iterable[bytes], environ: Environ) -> bool:

@@ -6,7 +6,7 @@ driver) or in a worker thread (any other).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Engine, inspect
@@ -28,7 +28,10 @@ CREATE_TRIES: Final = 20
 
 
 class _Lost(Exception):
-    """The connection is gone; `__cause__` says how."""
+    """The connection is gone; `reason` says how."""
+
+    def __init__(self, reason: Exception) -> None:
+        self.reason = reason
 
 
 class Database:
@@ -39,6 +42,7 @@ class Database:
         self._table = table
         self._clock = clock
         self._dialect = engine.dialect
+        self._is_disconnect: Callable[..., bool] = engine.dialect.is_disconnect
         dbapi: Any = engine.dialect.dbapi
         self._driver_errors: tuple[type[Exception], ...] = (dbapi.Error, OSError)
         self._integrity_error: type[Exception] = dbapi.IntegrityError
@@ -69,9 +73,8 @@ class Database:
                     # Every idle connection may be as dead as this one; a fresh one is not.
                     losses_left = 1 + self._idle_connections()
                 losses_left -= 1
-                assert lost.__cause__ is not None
-                if losses_left < 0 or _is_timeout(lost.__cause__):
-                    return self._fail_the_rest(calls, answers, lost.__cause__)
+                if losses_left < 0 or _is_timeout(lost.reason):
+                    return self._fail_the_rest(calls, answers, lost.reason)
             except BaseException:
                 # Cancelled or failed in the middle of a conversation: nobody can take it up again.
                 connection.invalidate()
@@ -93,15 +96,16 @@ class Database:
             except WebSessionsError as error:
                 return error
             except self._driver_errors as error:
-                if isinstance(error, OSError) or self._dialect.is_disconnect(
-                    error, connection, cursor  # type: ignore[arg-type]
-                ):
-                    raise _Lost from error
+                if isinstance(error, OSError) or self._is_disconnect(error, connection, cursor):
+                    raise _Lost(error) from error
                 if is_lock_failure(error) and tries_left > 0:
                     continue
-                if isinstance(error, self._integrity_error) and isinstance(call, Insert):
-                    if key_is_taken(cursor, self._table, call.key):
-                        return None
+                if (
+                    isinstance(call, Insert)
+                    and isinstance(error, self._integrity_error)
+                    and key_is_taken(cursor, self._table, call.key)
+                ):
+                    return None
                 failure = store_error(error, self._dialect)
                 failure.__cause__ = error
                 return failure

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy import exc as sqlalchemy_exc
@@ -21,9 +21,6 @@ from ..errors import (
     StoreTimeout,
     StoreUnavailable,
 )
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["Opened", "autocommit", "is_lock_failure", "open_database", "store_error"]
 
@@ -104,9 +101,7 @@ def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) ->
     )
 
 
-def _made_engine(
-    db: str | URL, in_asyncio: bool, timeout: timedelta | None
-) -> tuple[Engine, bool]:
+def _made_engine(db: str | URL, in_asyncio: bool, timeout: timedelta | None) -> tuple[Engine, bool]:
     url = _with_driver(db, in_asyncio)
     shown = url.render_as_string(hide_password=True)
     try:

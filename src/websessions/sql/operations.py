@@ -34,9 +34,7 @@ from .table import Layout
 
 __all__ = ["OPERATIONS", "Cursor", "ExtendDefaultFields", "Table"]
 
-ExtendDefaultFields: TypeAlias = Callable[
-    [dict[str, Any], Mapping[str, Any]], Mapping[str, Any]
-]
+ExtendDefaultFields: TypeAlias = Callable[[dict[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
 _TICK: Final = timedelta(microseconds=1)
 
@@ -270,8 +268,9 @@ def _extended(
     unknown = sorted(set(own) - layout.own_columns, key=str)
     if unknown:
         raise ConfigurationError(
-            f"extend_default_fields returned {', '.join(map(repr, unknown))}: the app's columns of"
-            f" table {layout.table.fullname!r} are {', '.join(sorted(layout.own_columns)) or 'none'}"
+            f"extend_default_fields returned {', '.join(map(repr, unknown))};"
+            f" the app's own columns of table {layout.table.fullname!r} are"
+            f" {', '.join(sorted(layout.own_columns)) or 'none'}"
         )
     return own
 

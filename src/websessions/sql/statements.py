@@ -103,9 +103,7 @@ def _itself(value: Any, _: None) -> Any:
     return value
 
 
-def _bind_processor(
-    kind: TypeEngine[Any], dialect: Dialect
-) -> Callable[[Any], Any] | None:
+def _bind_processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
     return kind.dialect_impl(dialect).bind_processor(dialect)
 
 
@@ -285,9 +283,7 @@ class Statements:
             return None
         return self._compiled(
             update(self.layout.table)
-            .where(
-                self.layout.sid.in_(self._due_keys()), column <= self._now, self._is_live
-            )
+            .where(self.layout.sid.in_(self._due_keys()), column <= self._now, self._is_live)
             .values({column.key: self.layout.expires})
         )
 
@@ -304,11 +300,7 @@ class Statements:
     def _assignments(self, names: Collection[str]) -> dict[str, Any]:
         """Each named column to the parameter of its name."""
         columns = self.layout.table.c
-        return {
-            name: bindparam(f"p_{name}", type_=columns[name].type)
-            for name in columns.keys()
-            if name in names
-        }
+        return {name: bindparam(f"p_{name}", type_=columns[name].type) for name in sorted(names)}
 
     def _overwriting(self) -> dict[str, Any]:
         """What a write of data changes in a row that is there."""
@@ -317,9 +309,7 @@ class Statements:
         if layout.version is not None:
             values[layout.version.key] = layout.version + literal_column("1")
         if layout.updated_at is not None:
-            values[layout.updated_at.key] = bindparam(
-                "p_updated_at", type_=layout.updated_at.type
-            )
+            values[layout.updated_at.key] = bindparam("p_updated_at", type_=layout.updated_at.type)
         if layout.sweep_after is not None:
             # Never beyond expires, or the sweeper would miss a session that was made shorter;
             # and as it was otherwise, which is what keeps PostgreSQL's updates HOT.
@@ -366,5 +356,3 @@ def _keeps_zone(kind: TypeEngine[Any], dialect: Dialect) -> bool:
         return True
     zoned = getattr(kind, "timezone", False)
     return bool(zoned) and dialect.name not in ("sqlite", "mysql", "mariadb")
-
-

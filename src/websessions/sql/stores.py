@@ -104,7 +104,10 @@ class _SQLStore:
             self._table, self._model = resolve_table(table, self._registry)
         else:
             self._table = generated_table(
-                metadata_of(self._registry), name or table_name_for(self._model_key), schema, text=text
+                metadata_of(self._registry),
+                name or table_name_for(self._model_key),
+                schema,
+                text=text,
             )
             if self._mirrors is None and self._extend is None:
                 self._mirrors = {"user_id": owner}

@@ -80,9 +80,7 @@ def table_name_for(model_key: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", model_key).lower() + "s"
 
 
-def generated_table(
-    metadata: MetaData, name: str, schema: str | None, *, text: bool
-) -> Table:
+def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: bool) -> Table:
     """The table that is made where the app brings none. A second call returns the same one.
 
     Its column types are plain ones, so that a migration needs no import from this package; times
@@ -213,9 +211,7 @@ def mapped_class(name: str, table: Table, registry: Registry) -> type[Any]:
     return made
 
 
-def layout_of(
-    table: Table, mirror_fields: MirrorFields | None, *, text: bool
-) -> Layout:
+def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -> Layout:
     """Find the columns by their names and check that they can do their work.
 
     Raises:
