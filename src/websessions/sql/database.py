@@ -13,10 +13,9 @@ from sqlalchemy import Engine, Index, inspect
 from sqlalchemy import Table as SQLTable
 from sqlalchemy import exc as sqlalchemy_exc
 
-from ..errors import WebSessionsError
 from ..store import Call, Clock, Insert
-from .dialects import autocommit, is_lock_failure, one_at_a_time, store_error
-from .operations import OPERATIONS, Cursor, Table, key_is_taken
+from .dialects import autocommit, is_lock_failure, is_timeout, one_at_a_time, store_error
+from .operations import OPERATIONS, Cursor, Table, already_written, key_is_taken
 
 __all__ = ["Database"]
 
@@ -62,6 +61,7 @@ class Database:
     def _perform(self, calls: Sequence[Call[Any]]) -> list[Any]:
         answers: list[Any] = []
         losses_left: int | None = None
+        repeated = False
         while len(answers) < len(calls):
             try:
                 connection: Any = self.engine.raw_connection()
@@ -71,26 +71,43 @@ class Database:
                 with autocommit(connection, self._dialect) as settle:
                     cursor = connection.cursor()
                     while len(answers) < len(calls):
-                        answers.append(self._answer(connection, cursor, calls[len(answers)]))
-                        settle()
+                        call = calls[len(answers)]
+                        answers.append(self._answer(connection, cursor, settle, call, repeated))
+                        repeated = False
                     cursor.close()
-            except _Lost as lost:
-                connection.invalidate()
+            except (_Lost, *self._driver_errors) as lost:
+                cause = lost.__cause__ if isinstance(lost, _Lost) else lost
+                assert cause is not None
+                _discard(connection)
                 if losses_left is None:
                     # Every idle connection may be as dead as this one; a fresh one is not.
                     losses_left = 1 + self._idle_connections()
                 losses_left -= 1
-                if losses_left < 0 or _is_timeout(lost.reason):
-                    return self._fail_the_rest(calls, answers, lost.reason)
+                if losses_left < 0 or is_timeout(cause):
+                    return self._fail_the_rest(calls, answers, cause)
+                repeated = True
             except BaseException:
                 # Cancelled or failed in the middle of a conversation: nobody can take it up again.
-                connection.invalidate()
+                _discard(connection)
                 raise
             finally:
                 connection.close()
         return answers
 
-    def _answer(self, connection: Any, cursor: Cursor, call: Call[Any]) -> Any:
+    def _answer(
+        self,
+        connection: Any,
+        cursor: Cursor,
+        settle: Callable[[], None],
+        call: Call[Any],
+        repeated: bool,
+    ) -> Any:
+        """Perform one call, and end its transaction where there is one.
+
+        Args:
+            repeated: it may have been carried out already, on a connection that died before the
+                answer came.
+        """
         operation = OPERATIONS.get(type(call))
         if operation is None:
             return TypeError(f"a SQL store can not perform {type(call).__name__}")
@@ -98,27 +115,32 @@ class Database:
         tries_left = LOCK_TRIES
         while True:
             tries_left -= 1
+            answer: Any
             try:
-                return operation(cursor, self._table, call, now)
-            except WebSessionsError as error:
-                return error
+                answer = operation(cursor, self._table, call, now)
+                if answer is None and repeated:
+                    answer = already_written(cursor, self._table, call, now)
+                settle()
+                return answer
             except self._driver_errors as error:
-                if isinstance(error, OSError) or self._is_disconnect(error, connection, cursor):
-                    raise _Lost(error) from error
+                if isinstance(error, OSError) or self._dialect.is_disconnect(
+                    error, connection, cursor  # type: ignore[arg-type]
+                ):
+                    raise _Lost from error
                 if is_lock_failure(error) and tries_left > 0:
                     continue
-                if (
-                    isinstance(call, Insert)
-                    and isinstance(error, self._integrity_error)
-                    and key_is_taken(cursor, self._table, call.key)
-                ):
-                    return None
-                failure = store_error(error, self._dialect)
-                failure.__cause__ = error
-                return failure
+                answer = store_error(error, self._dialect)
+                answer.__cause__ = error
+                if isinstance(error, self._integrity_error) and isinstance(call, Insert):
+                    if key_is_taken(cursor, self._table, call.key):
+                        answer = (
+                            already_written(cursor, self._table, call, now) if repeated else None
+                        )
             except Exception as error:
-                # The app's own function for a column: its error is its caller's.
-                return error
+                # A row that is corrupt, or the app's own function for a column: its caller's.
+                answer = error
+            settle()
+            return answer
 
     def _fail_the_rest(
         self, calls: Sequence[Call[Any]], answers: list[Any], error: BaseException
@@ -167,8 +189,9 @@ class Database:
         ) from failure
 
 
-def _is_timeout(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+def _discard(connection: Any) -> None:
+    if connection.is_valid:
+        connection.invalidate()
 
 
 def _was_refused(error: BaseException) -> bool:

@@ -30,6 +30,7 @@ __all__ = [
     "Opened",
     "autocommit",
     "is_lock_failure",
+    "is_timeout",
     "one_at_a_time",
     "open_database",
     "store_error",
@@ -296,7 +297,12 @@ def autocommit(connection: Any, dialect: Dialect) -> Iterator[Callable[[], None]
     try:
         yield _nothing
     finally:
-        setattr(raw, name, before)
+        try:
+            setattr(raw, name, before)
+        except Exception:
+            # It is dead. In no case may the app get it in another mode than it left it.
+            if connection.is_valid:
+                connection.invalidate()
 
 
 def _nothing() -> None:
@@ -349,7 +355,7 @@ def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -
     kind = f"{dialect.name} ({dialect.driver}): {type(error).__name__}"
     if isinstance(error, sqlalchemy_exc.TimeoutError):
         return StoreTimeout("no connection of the pool became free in time")
-    if isinstance(error, TimeoutError) or _is_timeout(error):
+    if is_timeout(error):
         return StoreTimeout(f"the session database did not answer in time; {kind}")
     if lost:
         return StoreUnavailable(f"the session database can not be reached; {kind}")
@@ -358,10 +364,14 @@ def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -
     return StoreError(f"the session database refused a statement; {kind}")
 
 
-def _is_timeout(error: BaseException) -> bool:
+def is_timeout(error: BaseException) -> bool:
+    """Whether the database did not answer in time, or said itself that it could not."""
     # query_canceled; lock wait timeout; max_statement_time; SQLITE_BUSY
     return (
-        _sqlstate(error) in ("57014", "55P03")
+        isinstance(error, TimeoutError)
+        or isinstance(error.__cause__, TimeoutError)
+        or isinstance(error.__context__, TimeoutError)
+        or _sqlstate(error) in ("57014", "55P03")
         or _mysql_code(error) in (1205, 1969, 3024)
         or (isinstance(error, sqlite3.OperationalError) and "locked" in str(error))
     )

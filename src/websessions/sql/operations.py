@@ -33,7 +33,7 @@ from ..store import (
 from .statements import SWEEP_KEYS, Statement, Statements
 from .table import Layout
 
-__all__ = ["OPERATIONS", "Cursor", "ExtendDefaultFields", "Table"]
+__all__ = ["OPERATIONS", "Cursor", "ExtendDefaultFields", "Table", "already_written", "key_is_taken"]
 
 ExtendDefaultFields: TypeAlias = Callable[[dict[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
@@ -107,6 +107,21 @@ def key_is_taken(cursor: Cursor, table: Table, key: Key) -> bool:
     """Why an insert violated a constraint: the key is there already, or it is another one."""
     _execute(cursor, table.statements.exists, {"p_key": table.statements.key_out(key)})
     return cursor.fetchone() is not None
+
+
+def already_written(cursor: Cursor, table: Table, call: Call[Any], now: datetime) -> Record | None:
+    """What an insert or a replace wrote, whose answer was lost and which now finds its work done."""
+    if isinstance(call, Insert):
+        key, version = call.key, _first_version(table)
+    elif isinstance(call, Replace):
+        key = call.new_key or call.seen.key
+        version = None if call.seen.version is None else call.seen.version + 1
+    else:
+        return None
+    there = load(cursor, table, Load(key), now)
+    if there is None or (there.data, there.version) != (call.data, version):
+        return None
+    return there
 
 
 def put(cursor: Cursor, table: Table, call: Put, now: datetime) -> Record | None:
