@@ -247,7 +247,11 @@ class SessionStore(_Store, ABC):
         return run(self._get_steps(sid), self)
 
     def set(
-        self, sid: Sid | str, data: Mapping[str, Any], *, expires: datetime | None = None
+        self,
+        sid: Sid | str,
+        data: Mapping[str, Any],
+        *,
+        expires: datetime | None = None,
     ) -> None:
         """Store a session, whatever was there before: last write wins.
 
@@ -345,7 +349,11 @@ class AsyncSessionStore(_Store, ABC):
         return await run_async(self._get_steps(sid), self)
 
     async def set(
-        self, sid: Sid | str, data: Mapping[str, Any], *, expires: datetime | None = None
+        self,
+        sid: Sid | str,
+        data: Mapping[str, Any],
+        *,
+        expires: datetime | None = None,
     ) -> None:
         """Store a session, whatever was there before; see `SessionStore.set`."""
         await run_async(self._set_steps(sid, data, expires), self)

@@ -76,7 +76,8 @@ def open_exchange(
         store,
         environ.get("HTTP_COOKIE", ""),
         https=settings.is_https(
-            environ.get("wsgi.url_scheme", "http"), environ.get("HTTP_X_FORWARDED_PROTO")
+            environ.get("wsgi.url_scheme", "http"),
+            environ.get("HTTP_X_FORWARDED_PROTO"),
         ),
         opted_out=settings.excludes(path),
         session_type=session_type,

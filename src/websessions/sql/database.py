@@ -14,9 +14,9 @@ from sqlalchemy import exc as sqlalchemy_exc
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..errors import WebSessionsError
-from ..store import Call, Clock, Insert
+from ..store import Call, Clock, Insert, Load
 from .dialects import autocommit, is_lock_failure, store_error
-from .operations import OPERATIONS, Cursor, Table, key_is_taken
+from .operations import BATCHES, OPERATIONS, Cursor, Table, Unbatchable, key_is_taken
 
 __all__ = ["Database"]
 
@@ -63,6 +63,9 @@ class Database:
             try:
                 with autocommit(connection, self._dialect) as settle:
                     cursor = connection.cursor()
+                    if len(calls) > 1 and not answers:
+                        answers.extend(self._answer_together(connection, cursor, calls))
+                        settle()
                     while len(answers) < len(calls):
                         answers.append(self._answer(connection, cursor, calls[len(answers)]))
                         settle()
@@ -83,6 +86,50 @@ class Database:
                 connection.close()
         return answers
 
+    def _answer_together(
+        self, connection: Any, cursor: Cursor, calls: Sequence[Call[Any]]
+    ) -> Sequence[Any]:
+        """Answer calls of one kind in one go; nothing, if that can not be done or has failed.
+
+        A statement that failed has done nothing, so its calls can be performed one by one, and
+        only the one that was wrong fails.
+        """
+        kind = type(calls[0])
+        operation = BATCHES.get(kind)
+        if operation is None or any(type(call) is not kind for call in calls):
+            return ()
+        now = self._clock()
+        try:
+            if self._table.statements.takes_batches:
+                return operation(cursor, self._table, calls, now)
+            if self._dialect.name == "sqlite" and kind is not Load:
+                return self._answer_in_one_transaction(connection, cursor, calls)
+        except (Unbatchable, WebSessionsError):
+            return ()
+        except self._driver_errors as error:
+            if self._is_lost(error, connection, cursor):
+                raise _Lost(error) from error
+            return ()
+        except Exception:
+            # The app's own function for a column; alone, its call gets its error.
+            return ()
+        return ()
+
+    def _answer_in_one_transaction(
+        self, connection: Any, cursor: Cursor, calls: Sequence[Call[Any]]
+    ) -> Sequence[Any]:
+        cursor.execute("BEGIN IMMEDIATE", ())
+        try:
+            answers = [self._answer(connection, cursor, call) for call in calls]
+            cursor.execute("COMMIT", ())
+        except BaseException:
+            connection.rollback()
+            raise
+        return answers
+
+    def _is_lost(self, error: Exception, connection: Any, cursor: Cursor) -> bool:
+        return isinstance(error, OSError) or self._is_disconnect(error, connection, cursor)
+
     def _answer(self, connection: Any, cursor: Cursor, call: Call[Any]) -> Any:
         operation = OPERATIONS.get(type(call))
         if operation is None:
@@ -96,7 +143,7 @@ class Database:
             except WebSessionsError as error:
                 return error
             except self._driver_errors as error:
-                if isinstance(error, OSError) or self._is_disconnect(error, connection, cursor):
+                if self._is_lost(error, connection, cursor):
                     raise _Lost(error) from error
                 if is_lock_failure(error) and tries_left > 0:
                     continue

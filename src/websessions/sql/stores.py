@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -12,13 +12,15 @@ from sqlalchemy import URL, Engine, MetaData
 from sqlalchemy import Table as SQLTable
 from sqlalchemy.util import greenlet_spawn
 
+from ..batching import Batcher
 from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError, StoreTimeout
 from ..settings import Seconds, as_span
-from ..store import Call, Clock
+from ..sid import Key
+from ..store import Call, Clock, Delete, Insert, Load, Replace, Touch
 from .database import Database
 from .dialects import Opened, open_database
-from .operations import ExtendDefaultFields, Table
+from .operations import BATCHES, ExtendDefaultFields, Table
 from .statements import Statements
 from .table import (
     MirrorFields,
@@ -204,7 +206,9 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
     """
 
     def __init__(
-        self, db: str | URL | Engine | AsyncEngine | None = None, **options: Unpack[SQLOptions]
+        self,
+        db: str | URL | Engine | AsyncEngine | None = None,
+        **options: Unpack[SQLOptions],
     ) -> None:
         super().__init__(**self._set_up(options))
         self._connect(open_database(db, in_asyncio=True, timeout=self._timeout), self.clock)
@@ -215,13 +219,19 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._enter(loop)
+        if len(calls) == 1 and type(calls[0]) in BATCHES:
+            return [await self._batcher.submit(calls[0])]
         return await self._call(self._database.perform, calls)
+
+    def _batch(self, calls: Sequence[Call[Any]]) -> Awaitable[list[Any]]:
+        return self._call(self._database.perform, calls)
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
         # An async driver's connections belong to the loop that opened them.
         if self._loop is not None and self._opened.asynchronous:
             self._forget_connections()
         self._loop = loop
+        self._batcher = Batcher(self._batch, lane=_lane, changes=_changes)
         self._sweeper.use(loop)
 
     async def _call(self, function: Callable[..., R], *args: Any) -> R:
@@ -254,6 +264,9 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
     async def close(self) -> None:
         """Stop sweeping, and dispose the engine if the store made it. May be called twice."""
         await super().close()
+        if self._loop is asyncio.get_running_loop():
+            await self._batcher.close()
+            self._loop = None
         if self._opened.owned:
             await self._call(self._opened.engine.dispose)
         if self._threads is not None:
@@ -264,6 +277,24 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         super()._after_fork()
         self._threads = self._loop = None
         self._forget_connections()
+
+
+def _lane(call: Call[Any]) -> int | type[Call[Any]]:
+    """Which calls fit one statement: those of one kind, and a move only with itself."""
+    moves = isinstance(call, Replace) and call.new_key is not None
+    return id(call) if moves else type(call)
+
+
+def _changes(call: Call[Any]) -> Key | None:
+    """The session that a call changes; None if it only reads."""
+    match call:
+        case Load():
+            return None
+        case Replace(seen):
+            return seen.key
+        case Insert(key) | Touch(key) | Delete(key):
+            return key
+    return None
 
 
 def as_deadline(timeout: timedelta | Seconds | None) -> timedelta | None:

@@ -99,7 +99,9 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
     if text:
         # MySQL's TEXT ends at 64 KiB.
         data = Text().with_variant(
-            mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+            mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"),
+            "mysql",
+            "mariadb",
         )
     else:
         data = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
