@@ -358,7 +358,7 @@ class RequestSession(ABC):
         if not self.session._loaded or self._row is Row.ENDED:
             return False
         if self._row is Row.LIVE and self.session._intent is not Intent.DESTROY:
-            return self.session._used
+            return self.session._may_differ
         return bool(self.session._values)
 
     def _has_changed(self, data: bytes | None) -> bool:
