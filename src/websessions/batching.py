@@ -119,15 +119,18 @@ class Batcher(Generic[C]):
 
     async def _fly(self, batch: list[tuple[C, asyncio.Future[Any]]]) -> None:
         answers: Sequence[Any] = ()
+        # Between taking the batch and this moment, a request may have been cancelled.
+        sent = [item for item in batch if not item[1].done()]
         try:
-            answers = await self._send([call for call, _ in batch])
+            if sent:
+                answers = await self._send([call for call, _ in sent])
         except Exception as error:
-            answers = [error] * len(batch)
+            answers = [error] * len(sent)
         finally:
             # However this ends, a cancelled loop included, nobody is left waiting.
             self._places += 1
             self._being_changed.difference_update(self._changed_by(batch))
-            for number, (_, answered) in enumerate(batch):
+            for number, (_, answered) in enumerate(sent):
                 if not answered.done():
                     answered.set_result(answers[number] if number < len(answers) else Closed())
             self._send_next()
