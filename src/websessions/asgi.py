@@ -74,6 +74,8 @@ class SessionMiddleware:
                 finished = await exchange.finish(unset=scope.get("session") is not session)
                 _amend(message, finished)
             elif message["type"] == "websocket.close":
+                # Before an accept it is a refusal, and no cookie can go with that.
+                exchange.responding = True
                 await exchange.close()
             await send(message)
 
@@ -94,7 +96,7 @@ class SessionMiddleware:
             if name == b"cookie":
                 # HTTP/2 may send several (RFC 9113, 8.2.3).
                 cookies = cookies + b"; " + value if cookies else value
-            elif name == b"x-forwarded-proto":
+            elif name == b"x-forwarded-proto" and not forwarded:
                 forwarded = value
         settings = self._settings
         return AsyncExchange(

@@ -48,7 +48,7 @@ class Batcher(Generic[C]):
         self,
         send: Callable[[Sequence[C]], Awaitable[Sequence[Any]]],
         *,
-        lane: Callable[[C], Hashable],
+        lane: Callable[[C], object],
         changes: Callable[[C], Hashable | None],
         under_way: int = 2,
         size: int = 128,
@@ -99,7 +99,7 @@ class Batcher(Generic[C]):
         batch: list[tuple[C, asyncio.Future[Any]]] = []
         held: deque[tuple[C, asyncio.Future[Any]]] = deque()
         blocked = set(self._being_changed)
-        lane: Hashable = None
+        lane: object = None
         while self._waiting and len(batch) < self._size:
             call, answered = item = self._waiting.popleft()
             if answered.done():

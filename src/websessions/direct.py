@@ -183,7 +183,11 @@ class _Store:
         if record is None:
             return
         stored = self._decode(record).get(COOKIE_KEY)
-        wanted = self._lifetime(*((None, None) if stored is None else stored_lifetime(stored)))
+        try:
+            lifetime = (None, None) if stored is None else stored_lifetime(stored)
+        except ValueError as error:
+            raise CorruptRecord(record.key.hex(), str(error)) from error
+        wanted = self._lifetime(*lifetime)
         if wanted > record.expires:
             yield from ask(Touch(key, wanted, self.touch_after))
 

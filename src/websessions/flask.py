@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Unpack
 
 from flask import Flask, Request, Response, current_app, got_request_exception, request
@@ -36,7 +36,8 @@ class FlaskSession(Session, SessionMixin):
         True gives it the app's `PERMANENT_SESSION_LIFETIME` as `max_age`; False makes it end with
         the browser.
         """
-        return self.cookie.persistent
+        # Both look, and so load; whether the cookie is persistent it knows only after that.
+        return self.cookie.max_age is not None or self.cookie.expires is not None
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
@@ -53,8 +54,10 @@ class WebSessions(SessionInterface):
     """Keeps `flask.session` in a store.
 
     It is loaded at its first use and saved before the response leaves, whatever its status. When
-    a handler raises and Flask answers for it with a 500, nothing is saved; when an error handler
-    of the app's answers, that is a response like any other.
+    a handler raises and Flask answers for it with a 500, be it in the words of the app's
+    `errorhandler(500)`, nothing is saved; when an error handler for the exception itself answers,
+    that is a response like any other. What changes while a body is streamed is saved when the
+    server closes it, unless making it failed.
 
     Args:
         app: the application, or None to call `init_app` later.
@@ -107,7 +110,32 @@ class WebSessions(SessionInterface):
         if finished.cookie is not None:
             response.headers["Cache-Control"] = private(_joined(response, "Cache-Control"))
             response.headers.add("Set-Cookie", finished.cookie)
+        if response.is_streamed and not response.direct_passthrough:
+            response.response = _Stream(response.response, exchange)
         response.call_on_close(exchange.close)
+
+
+class _Stream(Iterator[Any]):
+    """A body that is made while it is sent; where that fails, nothing more is saved."""
+
+    def __init__(self, parts: Iterable[Any], exchange: SyncExchange) -> None:
+        self._parts = parts
+        self._iterator = iter(parts)
+        self._exchange = exchange
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise
+        except BaseException:
+            self._exchange.abandon()
+            raise
+
+    def close(self) -> None:
+        close = getattr(self._parts, "close", None)
+        if close is not None:
+            close()
 
 
 def _joined(response: Response, name: str) -> str | None:

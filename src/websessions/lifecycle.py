@@ -22,7 +22,7 @@ from .expiry import expires_at, touch_is_due
 from .merge import merge
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
 from .run import Pause
-from .session import Session
+from .session import COOKIE_KEY, Session, stored_lifetime
 from .settings import SessionSettings
 from .sid import Key, Sid, generated_sid
 from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask
@@ -107,6 +107,7 @@ class RequestSession(ABC):
         self._cookie = CookieAction.NONE
         self._saved = False
         self._failed = False
+        self._lent = False
         self.responding = False
         self.session = session_type(self, lifecycle.settings.cookie)
         if self._presented is None:
@@ -171,6 +172,7 @@ class RequestSession(ABC):
         if self._row is Row.UNBORN or self._presented is None:
             raise SessionError("there is nothing to reload: the session is not stored yet")
         session._intent, session._loaded = Intent.KEEP, False
+        session._touched = session._emptied = False
         yield from self.load_steps()
 
     def finish_steps(self, *, unset: bool = False) -> Steps[Finished]:
@@ -199,6 +201,9 @@ class RequestSession(ABC):
         finished = Finished(
             self._set_cookie(), session._used or self._cookie is not CookieAction.NONE
         )
+        self._lent = session._used and any(
+            not isinstance(value, _ATOMS) for value in session._values.values()
+        )
         session._used = False
         return finished
 
@@ -208,11 +213,21 @@ class RequestSession(ABC):
         A new session can not be saved any more: nobody has its cookie.
         """
         session = self.session
-        if not session._used or self._failed or not self.responding:
+        if self._failed or not self.responding or session._intent is Intent.ABANDON:
             return
+        if self._lent and self._row is Row.LIVE and self._has_changed(self._encoded()):
+            # Through a list or dict that the handler took out of the session before.
+            session._used = True
+        if not session._used:
+            return
+        if session._intent is Intent.REGENERATE:
+            # The handshake of a WebSocket was refused: the new id has no cookie to travel in.
+            session._intent, session._sid = Intent.KEEP, self._presented
+        if session._intent is Intent.DESTROY and self._row in (Row.UNREAD, Row.LIVE):
+            yield from self._delete_steps()
         if self._row is not Row.UNBORN:
             yield from self.settle_steps()
-        elif session._values and session._intent is not Intent.ABANDON:
+        elif session._values:
             log.warning(
                 "a new session was written to after its response had begun; it is lost, since its"
                 " cookie could not be set any more"
@@ -235,9 +250,7 @@ class RequestSession(ABC):
         if data is None and action in _WRITES:
             data = self._encoded()
         match action:
-            case StoreAction.INSERT | StoreAction.RENEW if not self._cookie_can_be_set():
-                if action is StoreAction.RENEW:
-                    yield from self._delete_steps()
+            case StoreAction.INSERT if not self._cookie_can_be_set():
                 cookie = CookieAction.NONE
             case StoreAction.INSERT:
                 yield from self._insert_steps(data)
@@ -250,8 +263,12 @@ class RequestSession(ABC):
             case StoreAction.DELETE:
                 yield from self._delete_steps()
             case StoreAction.RENEW:
+                # The old session ends, whatever becomes of the new one.
                 yield from self._delete_steps()
-                yield from self._insert_steps(data)
+                if self._cookie_can_be_set():
+                    yield from self._insert_steps(data)
+                else:
+                    cookie = CookieAction.NONE
             case StoreAction.NOTHING:
                 pass
         if self._row is Row.ENDED:
@@ -298,6 +315,8 @@ class RequestSession(ABC):
                 # It may have landed, and its answer been lost together with the connection.
                 if theirs is None and new_key is not None:
                     written = yield from ask(Load(new_key))
+                    if written is not None and written.data != data:
+                        written = None  # another session's: `genid` gives ids that are taken
                 elif theirs is not None and theirs.data == data and new_key is None:
                     written = theirs
             if written is not None:
@@ -408,7 +427,10 @@ class RequestSession(ABC):
 
     def _decode(self, record: Record) -> dict[str, Any]:
         try:
-            return self._store.codec.decode(record.data)
+            document = self._store.codec.decode(record.data)
+            if COOKIE_KEY in document:
+                stored_lifetime(document[COOKIE_KEY])
+            return document
         except ValueError as error:
             raise CorruptRecord(record.key.hex(), str(error)) from error
 
@@ -416,3 +438,5 @@ class RequestSession(ABC):
 _WRITES: Final = frozenset(
     {StoreAction.INSERT, StoreAction.REPLACE, StoreAction.MOVE, StoreAction.RENEW}
 )
+
+_ATOMS: Final = (str, int, float, bytes, type(None))

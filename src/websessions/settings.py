@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict, cast
 
 from .errors import ConfigurationError
 
@@ -43,6 +43,7 @@ class SessionOptions(OptionalSessionOptions):
     secret: str | bytes | Sequence[str | bytes]
 
 
+_LONGEST = timedelta(days=365_250)  # `now + span` is still a datetime
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)  # RFC 9110, 5.6.2
 _ATTRIBUTE = re.compile(r"[ !-:<-~]*", re.ASCII)  # RFC 6265, 4.1.1: no control characters, no ";"
 
@@ -61,6 +62,8 @@ def as_span(value: timedelta | Seconds, name: str) -> timedelta:
         raise ConfigurationError(f"{name} is no span of time: {value!r} seconds") from None
     if span < timedelta(0):
         raise ConfigurationError(f"{name} can not be negative, it is {value!r}")
+    if span > _LONGEST:
+        raise ConfigurationError(f"{name} can not be over 1000 years, it is {value!r}")
     return span
 
 
@@ -109,11 +112,17 @@ class CookieSettings:
             raise ConfigurationError(f"cookie name {self.name!r} is not an RFC 9110 token")
         if not isinstance(self.path, str) or not self.path.startswith("/"):
             raise ConfigurationError(f"cookie path {self.path!r} has to begin with '/'")
+        if self.domain is not None and (not isinstance(self.domain, str) or not self.domain):
+            raise ConfigurationError(f"cookie domain is a host name or None, not {self.domain!r}")
         for name, value in (("path", self.path), ("domain", self.domain or "")):
             if not _ATTRIBUTE.fullmatch(value):
                 raise ConfigurationError(f"cookie {name} {value!r} holds a character it can not")
-        if self.secure not in (True, False, "auto"):
+        # Not `in`: 1 == True, and a cookie that is nearly secure is not.
+        if not isinstance(self.secure, bool) and self.secure != "auto":
             raise ConfigurationError(f"cookie secure is True, False or 'auto', not {self.secure!r}")
+        for name, flag in (("httponly", self.httponly), ("partitioned", self.partitioned)):
+            if not isinstance(flag, bool):
+                raise ConfigurationError(f"cookie {name} is True or False, not {flag!r}")
         if self.samesite not in ("lax", "strict", "none", None):
             raise ConfigurationError(
                 f"cookie samesite is 'lax', 'strict', 'none' or None, not {self.samesite!r}"
@@ -225,6 +234,8 @@ class SessionSettings:
                 raise ConfigurationError(f"{name} is {choices}, not {value!r}")
         if self.genid is not None and not callable(self.genid):
             raise ConfigurationError(f"genid has to be a function, not {self.genid!r}")
+        if not isinstance(self.exclude, Iterable):
+            raise ConfigurationError(f"exclude is a list of paths, not {self.exclude!r}")
         exclude = (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude)
         for prefix in exclude:
             if not isinstance(prefix, str) or not prefix.startswith("/"):
@@ -254,7 +265,7 @@ class SessionSettings:
     @property
     def secrets(self) -> tuple[bytes, ...]:
         """The secrets as bytes, the signing one first."""
-        return _secrets(self.secret)
+        return cast("tuple[bytes, ...]", self.secret)
 
     @property
     def looks_at_every_session(self) -> bool:
@@ -263,6 +274,8 @@ class SessionSettings:
 
 
 def _secrets(secret: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
+    if secret is not None and not isinstance(secret, str | bytes | Sequence):
+        raise ConfigurationError(f"secret is a str, bytes or a list, not {type(secret).__name__}")
     given = (secret,) if isinstance(secret, str | bytes) else tuple(secret or ())
     if not given:
         raise ConfigurationError("secret is missing: give one, or a list whose first one signs")

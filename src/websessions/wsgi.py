@@ -55,11 +55,14 @@ class SessionMiddleware:
         environ[ENVIRON_KEY] = exchange.session
         response = _Response(exchange, environ, start_response)
         body = _Body(self.app(environ, response.start), response)
+        written = response.begun
         if response.started:
             # The headers wait until the application has returned: many call start_response
             # first and work afterwards.
             body.begin()
-        return body.parts if response.begun and _is_complete(body.parts, environ) else body
+        # After `write()` the application went on, so there may be something left to save.
+        complete = response.begun and not written and _is_complete(body.parts, environ)
+        return body.parts if complete else body
 
 
 def open_exchange(
@@ -71,6 +74,7 @@ def open_exchange(
     """A request's session; the store is not asked before the session is used."""
     settings = lifecycle.settings
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    path = path.encode("latin-1", "replace").decode("utf-8", "replace")  # PEP 3333
     return SyncExchange(
         lifecycle,
         store,
@@ -113,7 +117,7 @@ class _Response:
         self, exchange: SyncExchange, environ: Environ, start_response: StartResponse
     ) -> None:
         self.exchange = exchange
-        self.begun = False
+        self._finished: Finished | None = None
         self._environ = environ
         self._session: Session = exchange.session
         self._start_response = start_response
@@ -124,10 +128,16 @@ class _Response:
     def started(self) -> bool:
         return self._held is not None
 
+    @property
+    def begun(self) -> bool:
+        return self._finished is not None
+
     def start(self, status: str, headers: Headers, *exc_info: Any) -> Callable[[bytes], Any]:
         """What the application takes for the server's `start_response` (PEP 3333)."""
-        if self.begun:
-            return self._start_response(status, headers, *exc_info)
+        if self._finished is not None:
+            # An error while the body was made. If it is not too late for new headers, the session
+            # still needs its own: it is stored already.
+            return self._start_response(status, _amended(headers, self._finished), *exc_info)
         self._held = (status, headers, exc_info)
         return self._write_first
 
@@ -141,9 +151,10 @@ class _Response:
             assert self._held is not None
             status, headers, exc_info = self._held
             unset = self._environ.get(ENVIRON_KEY) is not self._session
-            finished = self.exchange.finish(unset=unset)
-            self.begun = True
-            self._write = self._start_response(status, _amended(headers, finished), *exc_info)
+            self._finished = self.exchange.finish(unset=unset)
+            self._write = self._start_response(
+                status, _amended(headers, self._finished), *exc_info
+            )
         return self._write
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, Index, inspect
+from sqlalchemy import Table as SQLTable
 from sqlalchemy import exc as sqlalchemy_exc
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..errors import WebSessionsError
 from ..store import Call, Clock, Insert, Load
-from .dialects import autocommit, is_lock_failure, store_error
+from .dialects import autocommit, is_lock_failure, one_at_a_time, store_error
 from .operations import BATCHES, OPERATIONS, Cursor, Table, Unbatchable, key_is_taken
 
 __all__ = ["Database"]
@@ -53,6 +53,13 @@ class Database:
         Connections that died while they were idle in the pool are replaced. A statement that was
         under way when its connection died is repeated: every one of them is safe to repeat.
         """
+        turn = one_at_a_time(self.engine)
+        if turn is None:
+            return self._perform(calls)
+        with turn:
+            return self._perform(calls)
+
+    def _perform(self, calls: Sequence[Call[Any]]) -> list[Any]:
         answers: list[Any] = []
         losses_left: int | None = None
         while len(answers) < len(calls):
@@ -183,16 +190,16 @@ class Database:
             try:
                 with self.engine.connect() as connection:
                     look = inspect(connection)
-                    if not look.has_table(table.name, schema=table.schema):
-                        missing: list[Any] = [CreateTable(table)]
-                    else:
+                    missing: list[SQLTable | Index] = [table]
+                    if look.has_table(table.name, schema=table.schema):
                         there = {i["name"] for i in look.get_indexes(table.name, table.schema)}
-                        missing = [CreateIndex(i) for i in table.indexes if i.name not in there]
+                        missing = [index for index in table.indexes if index.name not in there]
                     if not missing:
                         return
                     connection.rollback()
                     with connection.begin():
-                        connection.execute(missing[0])
+                        # With the types that its columns need, unless they are there.
+                        missing[0].create(connection, checkfirst=True)
             except sqlalchemy_exc.DBAPIError as error:
                 failure = error
                 if error.connection_invalidated:

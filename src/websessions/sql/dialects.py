@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -13,7 +16,8 @@ from typing import Any, Final
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy import exc as sqlalchemy_exc
 from sqlalchemy.engine import URL, Dialect
-from sqlalchemy.pool import QueuePool, SingletonThreadPool
+from sqlalchemy.pool import Pool, QueuePool, SingletonThreadPool, StaticPool
+from sqlalchemy.util import await_only
 
 from ..errors import (
     ConfigurationError,
@@ -22,7 +26,14 @@ from ..errors import (
     StoreUnavailable,
 )
 
-__all__ = ["Opened", "autocommit", "is_lock_failure", "open_database", "store_error"]
+__all__ = [
+    "Opened",
+    "autocommit",
+    "is_lock_failure",
+    "one_at_a_time",
+    "open_database",
+    "store_error",
+]
 
 # What a URL without a driver means, best first; SQLAlchemy's own defaults are older drivers.
 _DRIVERS: Final[dict[bool, dict[str, tuple[str, ...]]]] = {
@@ -148,7 +159,10 @@ def _with_driver(db: str | URL, in_asyncio: bool) -> URL:
     if url.drivername == "postgres":
         url = url.set(drivername="postgresql")
     if url.get_backend_name() == "sqlite" and not _in_memory(url):
-        folder = os.path.dirname(os.path.abspath(_sqlite_path(url)))
+        path = os.path.abspath(_sqlite_path(url))
+        if os.path.isdir(path):
+            raise ConfigurationError(f"the SQLite database is a folder, not a file: {path}")
+        folder = os.path.dirname(path)
         if not os.path.isdir(folder):
             raise ConfigurationError(f"the folder of the SQLite database does not exist: {folder}")
     if "+" in url.drivername:
@@ -191,7 +205,11 @@ def _engine_options(url: URL, asynchronous: bool, timeout: timedelta | None) -> 
                 # One connection is one database.
                 options |= {"pool_size": 1, "max_overflow": 0}
     elif seconds is not None:
-        options["connect_args"] = _connect_arguments(url.get_driver_name(), seconds)
+        options["connect_args"] = {
+            name: value
+            for name, value in _connect_arguments(url.get_driver_name(), seconds).items()
+            if name not in url.query
+        }
     if seconds is not None and options.get("poolclass", QueuePool) is QueuePool:
         options["pool_timeout"] = seconds
     if _in_memory(url) and asynchronous:
@@ -290,6 +308,37 @@ def autocommit(connection: Any, dialect: Dialect) -> Iterator[Callable[[], None]
 
 def _nothing() -> None:
     """The statement has been committed already."""
+
+
+_locks: weakref.WeakKeyDictionary[Pool, threading.Lock] = weakref.WeakKeyDictionary()
+_loop_locks: weakref.WeakKeyDictionary[Pool, tuple[asyncio.AbstractEventLoop, asyncio.Lock]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def one_at_a_time(engine: Engine) -> AbstractContextManager[object] | None:
+    """A turn on an engine whose one connection is everybody's (`StaticPool`, the usual engine of a
+    test suite); None for any other. Without turns, one call would end the mode of another.
+    """
+    if not isinstance(engine.pool, StaticPool):
+        return None
+    if engine.dialect.is_async:
+        return _turn_in_loop(engine.pool)
+    return _locks.setdefault(engine.pool, threading.Lock())
+
+
+@contextmanager
+def _turn_in_loop(pool: Pool) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    known, lock = _loop_locks.get(pool, (None, None))
+    if lock is None or known is not loop:
+        lock = asyncio.Lock()
+        _loop_locks[pool] = (loop, lock)
+    await_only(lock.acquire())
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_lock_failure(error: BaseException) -> bool:

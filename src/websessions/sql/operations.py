@@ -8,6 +8,7 @@ transaction, and none of them cares about the isolation level.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, TypeAlias
@@ -263,17 +264,24 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def scan(cursor: Cursor, table: Table, call: Scan, now: datetime) -> list[Record]:
+    """The next records; rows that are no records are passed over."""
     statements = table.statements
-    _execute(
-        cursor,
-        statements.scan,
-        {
-            "p_key": statements.key_out(Key(b"") if call.after is None else call.after),
-            "p_now": statements.moment(now),
-            "p_limit": call.limit,
-        },
-    )
-    return [_record(table, statements.scan, row, None) for row in cursor.fetchall()]
+    after = statements.key_out(Key(b"") if call.after is None else call.after)
+    records: list[Record] = []
+    while (wanted := call.limit - len(records)) > 0:
+        _execute(
+            cursor,
+            statements.scan,
+            {"p_key": after, "p_now": statements.moment(now), "p_limit": wanted},
+        )
+        rows = cursor.fetchall()
+        for row in rows:
+            with suppress(CorruptRecord):
+                records.append(_record(table, statements.scan, row, None))
+        if len(rows) < wanted:
+            break
+        after = statements.scan.value(rows[-1], 0)
+    return records
 
 
 def count(cursor: Cursor, table: Table, call: Count, now: datetime) -> int:

@@ -94,6 +94,11 @@ class Statement:
             for value, convert in zip(row, self._rows, strict=True)
         ]
 
+    def value(self, row: Sequence[Any], index: int) -> Any:
+        """One value of a row."""
+        convert = self._rows[index]
+        return row[index] if convert is None else convert(row[index])
+
 
 def _own_parameters(compiled: Any) -> dict[str, Callable[[None], Any]]:
     """Parameters that no call gives: constants, and the app's `default=` and `onupdate=`."""

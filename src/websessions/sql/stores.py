@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -61,7 +61,8 @@ class SQLOptions(StoreOptions, total=False):
             columns of the app's own, which are written once and then left alone.
         mirror_fields: column to a key of the session, or to a function of its dict: columns that
             follow the session on every write, NULL where it has no such key. The generated
-            table's `user_id` follows the session's by default.
+            table's `user_id` follows the session's, unless this option or
+            `extend_default_fields` is given.
         timeout: how long a call may take; a timedelta or seconds, 10 seconds by default, None for
             as long as it takes.
     """
@@ -94,6 +95,9 @@ class _SQLStore:
         self._mirrors = options.pop("mirror_fields", None)
         if not isinstance(self._model_key, str) or not self._model_key.isidentifier():
             raise ConfigurationError(f"model_key is the name of a class, not {self._model_key!r}")
+        for option, value in (("table_name", name), ("schema", schema)):
+            if value is not None and not (isinstance(value, str) and value):
+                raise ConfigurationError(f"{option} is a name, not {value!r}")
         if self._extend is not None and not callable(self._extend):
             raise ConfigurationError(f"extend_default_fields is a function, not {self._extend!r}")
         text = bool(getattr(options.get("codec"), "is_text", True))
@@ -279,7 +283,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         self._forget_connections()
 
 
-def _lane(call: Call[Any]) -> int | type[Call[Any]]:
+def _lane(call: Call[Any]) -> object:
     """Which calls fit one statement: those of one kind, and a move only with itself."""
     moves = isinstance(call, Replace) and call.new_key is not None
     return id(call) if moves else type(call)

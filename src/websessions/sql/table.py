@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     DateTime,
@@ -24,8 +25,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
 )
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..errors import ConfigurationError
@@ -49,6 +51,12 @@ Registry: TypeAlias = Any
 MirrorFields: TypeAlias = Mapping[str, "str | Callable[[Mapping[str, Any]], Any]"]
 
 _OURS = frozenset({"sid", "data", "expires", "version", "sweep_after", "created_at", "updated_at"})
+
+
+# Room in each page for the next version of a touched row: without it, updates can not be HOT.
+_FILLFACTOR: dict[str, Any] = {"postgresql_with": {"fillfactor": 80}}
+# SQLAlchemy 2.1 knows the option, 2.0 does not.
+_TAKES_WITH = "with" in dict(postgresql.dialect.construct_arguments or ()).get(Table, {})
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
         )
     else:
         data = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-    return Table(
+    table = Table(
         name,
         metadata,
         Column(
@@ -130,9 +138,12 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
         mysql_charset="utf8mb4",
         mariadb_engine="InnoDB",
         mariadb_charset="utf8mb4",
-        # Room in each page for the next version of a touched row, for the same reason.
-        postgresql_with={"fillfactor": 80},
+        **(_FILLFACTOR if _TAKES_WITH else {}),
     )
+    if not _TAKES_WITH:
+        fill = DDL("ALTER TABLE %(fullname)s SET (fillfactor = 80)")  # type: ignore[no-untyped-call]
+        event.listen(table, "after_create", fill.execute_if(dialect="postgresql"))
+    return table
 
 
 def metadata_of(registry: Registry) -> MetaData:
@@ -206,11 +217,32 @@ def mapped_class(name: str, table: Table, registry: Registry) -> type[Any]:
     for mapper in mappers.mappers:
         if mapper.local_table is table:
             return mapper.class_
-    if isinstance(registry, type):
+    if isinstance(registry, type) and not _brings_columns(registry):
         return type(name, (registry,), {"__table__": table, "__module__": __name__})
     made = type(name, (), {"__module__": __name__})
     mappers.map_imperatively(made, table)
     return made
+
+
+def _brings_columns(base: type) -> bool:
+    """Whether a declarative base gives its children columns or fields, which a class of a table
+    that is there already can not take.
+    """
+    from sqlalchemy import orm
+
+    if issubclass(base, orm.MappedAsDataclass):
+        return True
+    for parent in base.__mro__:
+        if parent.__module__.startswith("sqlalchemy."):
+            continue
+        own = vars(parent)
+        if any("Mapped[" in str(kind) for kind in own.get("__annotations__", {}).values()):
+            return True
+        for name, value in own.items():
+            directive = name.startswith("__") or not isinstance(value, orm.declared_attr)
+            if isinstance(value, Column | orm.MappedColumn) or not directive:
+                return True
+    return False
 
 
 def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -> Layout:
@@ -253,7 +285,17 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
         raise ConfigurationError(
             f"{where}: data is a text column, and the codec makes binary data; use LargeBinary"
         )
-    for name in mirror_fields or {}:
+    if not isinstance(mirror_fields, Mapping | None):
+        raise ConfigurationError(
+            "mirror_fields is a dict, of a column to a key of the session or to a function,"
+            f" not {mirror_fields!r}"
+        )
+    for name, source in (mirror_fields or {}).items():
+        if not isinstance(source, str) and not callable(source):
+            raise ConfigurationError(
+                f"mirror_fields: column {name!r} follows a key of the session or a function of"
+                f" it, not {source!r}"
+            )
         if name not in table.c:
             raise ConfigurationError(
                 f"mirror_fields: {where} has no column {name!r};"

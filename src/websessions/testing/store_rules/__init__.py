@@ -1,0 +1,8 @@
+"""What every store has to do, as tests that await an `AnyStore`."""
+
+from .calls import CallRules
+from .direct import DirectRules
+from .races import RaceRules
+from .sweeping import SweepRules
+
+__all__ = ["CallRules", "DirectRules", "RaceRules", "SweepRules"]
