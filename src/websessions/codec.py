@@ -257,7 +257,8 @@ class _Misfit(Exception):
                     " store an id in one of the two places",
                 )
         return SessionEncodingError(
-            _path(keys[:1]), f"{self.reason}; flatten it, or keep it in a table of your own"
+            _path(keys[:1]),
+            f"{self.reason}; flatten it, or keep it in a table of your own",
         )
 
 
@@ -278,7 +279,8 @@ def _fit_session(values: dict[Any, Any]) -> Any:
     for key in values:
         if type(key) is not str:
             raise SessionEncodingError(
-                "", f"its keys are strings, and one is of type {_name(type(key))}; use str(key)"
+                "",
+                f"its keys are strings, and one is of type {_name(type(key))}; use str(key)",
             )
     try:
         return _fit_dict(values, MAX_DEPTH)

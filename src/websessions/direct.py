@@ -6,6 +6,7 @@ make a store of your own, subclass one of the two and write `perform` (see `stor
 
 from __future__ import annotations
 
+import asyncio
 import os
 import weakref
 from abc import ABC, abstractmethod
@@ -237,6 +238,11 @@ class SessionStore(_Store, ABC):
         super().__init__(**options)
         self._sweeper = SweeperThread(self, self.check_expiration_interval)
 
+    def in_use(self) -> None:
+        """To be called first thing in `perform`: the first use starts the sweeper."""
+        if self._sweeper.wanted:
+            self._sweeper.start()
+
     @abstractmethod
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
         """Perform the calls and answer each one, in order, with its result or its exception."""
@@ -251,7 +257,11 @@ class SessionStore(_Store, ABC):
         return run(self._get_steps(sid), self)
 
     def set(
-        self, sid: Sid | str, data: Mapping[str, Any], *, expires: datetime | None = None
+        self,
+        sid: Sid | str,
+        data: Mapping[str, Any],
+        *,
+        expires: datetime | None = None,
     ) -> None:
         """Store a session, whatever was there before: last write wins.
 
@@ -335,6 +345,12 @@ class AsyncSessionStore(_Store, ABC):
         super().__init__(**options)
         self._sweeper = SweeperTask(self, self.check_expiration_interval)
 
+    def in_use(self) -> None:
+        """To be called first thing in `perform`: the first use in an event loop starts the sweeper
+        there.
+        """
+        self._sweeper.use(asyncio.get_running_loop())
+
     @abstractmethod
     async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
         """Perform the calls and answer each one, in order, with its result or its exception."""
@@ -349,7 +365,11 @@ class AsyncSessionStore(_Store, ABC):
         return await run_async(self._get_steps(sid), self)
 
     async def set(
-        self, sid: Sid | str, data: Mapping[str, Any], *, expires: datetime | None = None
+        self,
+        sid: Sid | str,
+        data: Mapping[str, Any],
+        *,
+        expires: datetime | None = None,
     ) -> None:
         """Store a session, whatever was there before; see `SessionStore.set`."""
         await run_async(self._set_steps(sid, data, expires), self)

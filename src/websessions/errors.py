@@ -27,7 +27,11 @@ class WebSessionsError(Exception):
 
 
 class ConfigurationError(WebSessionsError):
-    """An option that can not work. Raised where the object is made, never during a request."""
+    """An option that can not work. Raised where the object is made.
+
+    Only a function of the app's, `genid` or `extend_default_fields`, can not be tried there; what
+    it returns wrongly is said when it is called.
+    """
 
 
 class StoreError(WebSessionsError):

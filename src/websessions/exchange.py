@@ -29,7 +29,11 @@ class SyncExchange(RequestSession):
         session_type: type[Session] = Session,
     ) -> None:
         super().__init__(
-            lifecycle, cookies, https=https, opted_out=opted_out, session_type=session_type
+            lifecycle,
+            cookies,
+            https=https,
+            opted_out=opted_out,
+            session_type=session_type,
         )
         self._performs = store
 

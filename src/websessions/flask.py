@@ -72,7 +72,11 @@ class WebSessions(SessionInterface):
     """
 
     def __init__(
-        self, app: Flask | None = None, *, store: Performs, **options: Unpack[FlaskOptions]
+        self,
+        app: Flask | None = None,
+        *,
+        store: Performs,
+        **options: Unpack[FlaskOptions],
     ) -> None:
         self._store = sync_store(store)
         self._options = options

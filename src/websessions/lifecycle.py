@@ -356,7 +356,9 @@ class RequestSession(ABC):
         store, record, wanted = self._store, self._record, self._expires()
         assert record is not None
         slack = timedelta(0) if self.session._touched else store.touch_after
-        if store.disable_touch or self._saved or not touch_is_due(record.expires, wanted, slack):
+        if store.disable_touch or not touch_is_due(record.expires, wanted, slack):
+            return
+        if self._saved and not self.session._touched:
             return
         try:
             yield from ask(Touch(record.key, wanted, slack))
@@ -377,7 +379,7 @@ class RequestSession(ABC):
         if not self.session._loaded or self._row is Row.ENDED:
             return False
         if self._row is Row.LIVE and self.session._intent is not Intent.DESTROY:
-            return self.session._used
+            return self.session._may_differ
         return bool(self.session._values)
 
     def _has_changed(self, data: bytes | None) -> bool:

@@ -5,7 +5,6 @@ They are gone when the process ends, and no other process sees them.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -108,8 +107,7 @@ class MemoryStore(SessionStore):
         self._records = _Records()
 
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
-        if self._sweeper.wanted:
-            self._sweeper.start()
+        self.in_use()
         return self._records.perform(calls, self.clock())
 
 
@@ -121,5 +119,5 @@ class AsyncMemoryStore(AsyncSessionStore):
         self._records = _Records()
 
     async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
-        self._sweeper.use(asyncio.get_running_loop())
+        self.in_use()
         return self._records.perform(calls, self.clock())

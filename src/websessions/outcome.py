@@ -12,7 +12,15 @@ from enum import Enum
 from itertools import product
 from typing import Final
 
-__all__ = ["OUTCOMES", "CookieAction", "Intent", "Row", "StoreAction", "cookie_action", "saving"]
+__all__ = [
+    "OUTCOMES",
+    "CookieAction",
+    "Intent",
+    "Row",
+    "StoreAction",
+    "cookie_action",
+    "saving",
+]
 
 
 class Row(Enum):

@@ -20,6 +20,8 @@ __all__ = ["COOKIE_KEY", "Completed", "Exchange", "Session", "SessionCookie"]
 
 COOKIE_KEY: Final = "$cookie"
 
+_IMMUTABLE: Final = frozenset({str, int, float, bool, bytes, type(None)})
+
 
 class Completed(Awaitable[None]):
     """Work that is done already: awaiting it does nothing, and sync code need not."""
@@ -106,6 +108,7 @@ class SessionCookie:
     def max_age(self, value: timedelta | Seconds | None) -> None:
         span = None if value is None else as_span(value, "session.cookie.max_age")
         self._session._look()
+        self._session._may_differ = True
         self._max_age, self._expires = span, None
         self._own = span != self._settings.span or self._settings.expires is not None
 
@@ -120,6 +123,7 @@ class SessionCookie:
         if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
             raise ValueError(f"session.cookie.expires has to be an aware datetime, not {value!r}")
         self._session._look()
+        self._session._may_differ = True
         self._max_age, self._expires = None, value
         self._own = value != self._settings.expires or self._settings.max_age is not None
 
@@ -168,6 +172,7 @@ class Session(MutableMapping[str, Any]):
         "_exchange",
         "_intent",
         "_loaded",
+        "_may_differ",
         "_new",
         "_sid",
         "_touched",
@@ -185,6 +190,7 @@ class Session(MutableMapping[str, Any]):
         self._used = False
         self._touched = False
         self._emptied = False
+        self._may_differ = False
         self._intent = Intent.KEEP
 
     # What a handler asks for
@@ -240,6 +246,7 @@ class Session(MutableMapping[str, Any]):
             self._intent = Intent.REGENERATE
         self._sid = self._exchange.new_sid()
         if not keep_data:
+            self._may_differ = True
             self._values.clear()
             self._cookie._reset()
             self._emptied = True
@@ -292,7 +299,11 @@ class Session(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         self._look()
-        return self._values[key]
+        value = self._values[key]
+        if type(value) not in _IMMUTABLE:
+            # Whoever has it may change it, now or later, and nobody would be told.
+            self._may_differ = True
+        return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
@@ -300,10 +311,12 @@ class Session(MutableMapping[str, Any]):
         if key == COOKIE_KEY:
             raise ValueError(f"the session key {COOKIE_KEY!r} is reserved: use session.cookie")
         self._look()
+        self._may_differ = True
         self._values[key] = value
 
     def __delitem__(self, key: str) -> None:
         self._look()
+        self._may_differ = True
         del self._values[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -321,6 +334,7 @@ class Session(MutableMapping[str, Any]):
     def clear(self) -> None:
         """Remove every key. The session itself goes on; `destroy()` ends it."""
         self._look()
+        self._may_differ = True
         self._values.clear()
 
     def __repr__(self) -> str:

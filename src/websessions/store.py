@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 Clock: TypeAlias = Callable[[], datetime]
 """Returns the present moment, aware, in UTC."""
@@ -78,8 +79,8 @@ class Record:
     version: int | None = None
 
 
-class Call(Generic[R]):
-    """Something a store is asked to do; `R` is the type of the answer."""
+class Call(Generic[R_co]):
+    """Something a store is asked to do; `R_co` is the type of the answer."""
 
     __slots__ = ()
 

@@ -80,7 +80,8 @@ def open_exchange(
         store,
         environ.get("HTTP_COOKIE", ""),
         https=settings.is_https(
-            environ.get("wsgi.url_scheme", "http"), environ.get("HTTP_X_FORWARDED_PROTO")
+            environ.get("wsgi.url_scheme", "http"),
+            environ.get("HTTP_X_FORWARDED_PROTO"),
         ),
         opted_out=settings.excludes(path),
         session_type=session_type,
@@ -151,9 +152,7 @@ class _Response:
             status, headers, exc_info = self._held
             unset = self._environ.get(ENVIRON_KEY) is not self._session
             self._finished = self.exchange.finish(unset=unset)
-            self._write = self._start_response(
-                status, _amended(headers, self._finished), *exc_info
-            )
+            self._write = self._start_response(status, _amended(headers, self._finished), *exc_info)
         return self._write
 
 

@@ -7,15 +7,16 @@ driver) or in a worker thread (any other).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Engine, Index, inspect
 from sqlalchemy import Table as SQLTable
 from sqlalchemy import exc as sqlalchemy_exc
 
-from ..store import Call, Clock, Insert
+from ..store import Call, Clock, Insert, Load
 from .dialects import autocommit, is_lock_failure, is_timeout, one_at_a_time, store_error
-from .operations import OPERATIONS, Cursor, Table, already_written, key_is_taken
+from .operations import BATCHES, OPERATIONS, Cursor, Table, already_written, key_is_taken
 
 __all__ = ["Database"]
 
@@ -31,6 +32,19 @@ class _Lost(Exception):
 
     def __init__(self, reason: Exception) -> None:
         self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Conversation:
+    """A connection that is checked out, and what has to be called after each statement."""
+
+    connection: Any
+    cursor: Cursor
+    settle: Callable[[], None]
+
+
+def _later() -> None:
+    """The transaction that this statement is part of commits later."""
 
 
 class Database:
@@ -60,8 +74,8 @@ class Database:
 
     def _perform(self, calls: Sequence[Call[Any]]) -> list[Any]:
         answers: list[Any] = []
+        doubtful = 0
         losses_left: int | None = None
-        repeated = False
         while len(answers) < len(calls):
             try:
                 connection: Any = self.engine.raw_connection()
@@ -69,15 +83,16 @@ class Database:
                 return self._fail_the_rest(calls, answers, error)
             try:
                 with autocommit(connection, self._dialect) as settle:
-                    cursor = connection.cursor()
+                    talk = _Conversation(connection, connection.cursor(), settle)
+                    if len(calls) > 1 and not doubtful:
+                        answers.extend(self._answer_together(talk, calls[len(answers) :]))
                     while len(answers) < len(calls):
                         call = calls[len(answers)]
-                        answers.append(self._answer(connection, cursor, settle, call, repeated))
-                        repeated = False
-                    cursor.close()
-            except (_Lost, *self._driver_errors) as lost:
-                cause = lost.__cause__ if isinstance(lost, _Lost) else lost
-                assert cause is not None
+                        answers.append(self._answer(talk, call, repeated=doubtful > 0))
+                        doubtful -= 1
+                    talk.cursor.close()
+            except (_Lost, *self._driver_errors) as error:
+                cause = error.reason if isinstance(error, _Lost) else error
                 _discard(connection)
                 if losses_left is None:
                     # Every idle connection may be as dead as this one; a fresh one is not.
@@ -85,7 +100,8 @@ class Database:
                 losses_left -= 1
                 if losses_left < 0 or is_timeout(cause):
                     return self._fail_the_rest(calls, answers, cause)
-                repeated = True
+                # Any of them may have been carried out, and only the answer been lost.
+                doubtful = len(calls) - len(answers)
             except BaseException:
                 # Cancelled or failed in the middle of a conversation: nobody can take it up again.
                 _discard(connection)
@@ -94,17 +110,51 @@ class Database:
                 connection.close()
         return answers
 
-    def _answer(
-        self,
-        connection: Any,
-        cursor: Cursor,
-        settle: Callable[[], None],
-        call: Call[Any],
-        repeated: bool,
-    ) -> Any:
+    def _answer_together(self, talk: _Conversation, calls: Sequence[Call[Any]]) -> Sequence[Any]:
+        """Answer calls of one kind in one go; nothing, if that can not be done or has failed.
+
+        A statement that failed has done nothing, so its calls can be performed one by one, and
+        only the one that was wrong fails.
+        """
+        kind = type(calls[0])
+        operation = BATCHES.get(kind)
+        if operation is None or any(type(call) is not kind for call in calls):
+            return ()
+        try:
+            if self._table.statements.takes_batches:
+                answers = operation(talk.cursor, self._table, calls, self._clock())
+                talk.settle()
+                return answers
+            if self._dialect.name == "sqlite" and kind is not Load:
+                return self._answer_in_one_transaction(talk, calls)
+        except self._driver_errors as error:
+            if self._is_lost(error, talk):
+                raise _Lost(error) from error
+        except _Lost:
+            raise
+        except Exception:  # noqa: S110  alone, the call that it belongs to gets it
+            pass
+        return ()
+
+    def _answer_in_one_transaction(
+        self, talk: _Conversation, calls: Sequence[Call[Any]]
+    ) -> Sequence[Any]:
+        talk.cursor.execute("BEGIN IMMEDIATE", ())
+        try:
+            inside = replace(talk, settle=_later)
+            answers = [self._answer(inside, call, repeated=False) for call in calls]
+            talk.cursor.execute("COMMIT", ())
+        except BaseException:
+            talk.connection.rollback()
+            raise
+        return answers
+
+    def _answer(self, talk: _Conversation, call: Call[Any], *, repeated: bool) -> Any:
         """Perform one call, and end its transaction where there is one.
 
         Args:
+            talk: the connection.
+            call: the call.
             repeated: it may have been carried out already, on a connection that died before the
                 answer came.
         """
@@ -117,30 +167,36 @@ class Database:
             tries_left -= 1
             answer: Any
             try:
-                answer = operation(cursor, self._table, call, now)
+                answer = operation(talk.cursor, self._table, call, now)
                 if answer is None and repeated:
-                    answer = already_written(cursor, self._table, call, now)
-                settle()
-                return answer
+                    answer = already_written(talk.cursor, self._table, call, now)
             except self._driver_errors as error:
-                if isinstance(error, OSError) or self._dialect.is_disconnect(
-                    error, connection, cursor  # type: ignore[arg-type]
-                ):
-                    raise _Lost from error
+                if self._is_lost(error, talk):
+                    raise _Lost(error) from error
                 if is_lock_failure(error) and tries_left > 0:
                     continue
-                answer = store_error(error, self._dialect)
-                answer.__cause__ = error
-                if isinstance(error, self._integrity_error) and isinstance(call, Insert):
-                    if key_is_taken(cursor, self._table, call.key):
-                        answer = (
-                            already_written(cursor, self._table, call, now) if repeated else None
-                        )
+                if isinstance(error, self._integrity_error) and self._is_taken(talk, call):
+                    answer = None
+                    if repeated:
+                        answer = already_written(talk.cursor, self._table, call, now)
+                else:
+                    answer = store_error(error, self._dialect)
+                    answer.__cause__ = error
             except Exception as error:
                 # A row that is corrupt, or the app's own function for a column: its caller's.
                 answer = error
-            settle()
+            talk.settle()
             return answer
+
+    def _is_taken(self, talk: _Conversation, call: Call[Any]) -> bool:
+        """Whether a constraint was violated because the new key is there already."""
+        key = call.key if isinstance(call, Insert) else getattr(call, "new_key", None)
+        return key is not None and key_is_taken(talk.cursor, self._table, key)
+
+    def _is_lost(self, error: Exception, talk: _Conversation) -> bool:
+        return isinstance(error, OSError) or self._is_disconnect(
+            error, talk.connection, talk.cursor
+        )
 
     def _fail_the_rest(
         self, calls: Sequence[Call[Any]], answers: list[Any], error: BaseException

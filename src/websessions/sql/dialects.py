@@ -138,7 +138,11 @@ def _made_engine(db: str | URL, in_asyncio: bool, timeout: timedelta | None) -> 
             f"the driver for {shown} is not installed ({error})"
             + (f"; pip install 'websessions[{extra}]' brings it" if extra else "")
         ) from error
-    except (sqlalchemy_exc.ArgumentError, sqlalchemy_exc.InvalidRequestError, TypeError) as error:
+    except (
+        sqlalchemy_exc.ArgumentError,
+        sqlalchemy_exc.InvalidRequestError,
+        TypeError,
+    ) as error:
         raise ConfigurationError(f"the database URL {shown} can not be used: {error}") from error
     _set_up(engine, asynchronous, timeout)
     return engine, asynchronous
@@ -240,7 +244,10 @@ def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None) -> No
             wait = 10_000 if timeout is None else round(timeout / timedelta(milliseconds=1))
             # The wait comes first: turning WAL on needs the lock for a moment. NORMAL loses at
             # most the last commits at a power cut, never the file (sqlite.org/pragma.html).
-            statements = [f"PRAGMA busy_timeout = {wait}", "PRAGMA synchronous = NORMAL"]
+            statements = [
+                f"PRAGMA busy_timeout = {wait}",
+                "PRAGMA synchronous = NORMAL",
+            ]
             if not _in_memory(engine.url):
                 statements.insert(1, "PRAGMA journal_mode = WAL")
         case "mysql" | "mariadb":

@@ -33,7 +33,16 @@ from ..store import (
 from .statements import SWEEP_KEYS, Statement, Statements
 from .table import Layout
 
-__all__ = ["OPERATIONS", "Cursor", "ExtendDefaultFields", "Table", "already_written", "key_is_taken"]
+__all__ = [
+    "BATCHES",
+    "OPERATIONS",
+    "Cursor",
+    "ExtendDefaultFields",
+    "Table",
+    "Unbatchable",
+    "already_written",
+    "key_is_taken",
+]
 
 ExtendDefaultFields: TypeAlias = Callable[[dict[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
@@ -85,6 +94,9 @@ def _record(table: Table, statement: Statement, row: Sequence[Any], key: Key | N
         raise CorruptRecord(shown, f"a column is not what it should be: {error}") from error
 
 
+# One call each
+
+
 def load(cursor: Cursor, table: Table, call: Load, now: datetime) -> Record | None:
     statements = table.statements
     _execute(
@@ -97,10 +109,9 @@ def load(cursor: Cursor, table: Table, call: Load, now: datetime) -> Record | No
 
 
 def insert(cursor: Cursor, table: Table, call: Insert, now: datetime) -> Record | None:
-    values = _new_row(table, call, now)
-    statement = table.statements.insert(values)
-    _execute(cursor, statement, {f"p_{name}": value for name, value in values.items()})
-    return Record(call.key, call.data, call.expires, _first_version(table))
+    values = new_row(table, call, now)
+    _execute(cursor, table.statements.insert(values), named(values))
+    return inserted(table, call)
 
 
 def key_is_taken(cursor: Cursor, table: Table, key: Key) -> bool:
@@ -110,7 +121,7 @@ def key_is_taken(cursor: Cursor, table: Table, key: Key) -> bool:
 
 
 def already_written(cursor: Cursor, table: Table, call: Call[Any], now: datetime) -> Record | None:
-    """What an insert or a replace wrote, whose answer was lost and which now finds its work done."""
+    """What an insert or a replace wrote whose answer was lost, and that now finds its work done."""
     if isinstance(call, Insert):
         key, version = call.key, _first_version(table)
     elif isinstance(call, Replace):
@@ -125,56 +136,155 @@ def already_written(cursor: Cursor, table: Table, call: Call[Any], now: datetime
 
 
 def put(cursor: Cursor, table: Table, call: Put, now: datetime) -> Record | None:
-    values = _new_row(table, call, now)
+    values = new_row(table, call, now)
     statement = table.statements.put(values)
-    named = {f"p_{name}": value for name, value in values.items()}
-    named["p_key"] = table.statements.key_out(call.key)
+    parameters = {**named(values), "p_key": table.statements.key_out(call.key)}
     if statement is not None:
-        _execute(cursor, statement, named)
+        _execute(cursor, statement, parameters)
     else:
-        _execute(cursor, table.statements.overwrite, named)
+        _execute(cursor, table.statements.overwrite, parameters)
         if cursor.rowcount == 0:
-            _execute(cursor, table.statements.insert(values), named)
+            _execute(cursor, table.statements.insert(values), parameters)
     return Record(call.key, call.data, call.expires, None)
 
 
 def replace(cursor: Cursor, table: Table, call: Replace, now: datetime) -> Record | None:
-    layout, statements, seen = table.layout, table.statements, call.seen
-    values = {
-        "p_key": statements.key_out(seen.key),
-        "p_now": statements.moment(now),
-        "p_seen": statements.data_out(seen.data) if layout.version is None else seen.version,
-        **{f"p_{name}": value for name, value in _written(table, call, now).items()},
-    }
+    statements = table.statements
+    values = named(replacing(table, call, now)) | {"p_now": statements.moment(now)}
     if call.new_key is None:
         _execute(cursor, statements.replace, values)
     else:
         values["p_new_key"] = statements.key_out(call.new_key)
         _execute(cursor, statements.move, values)
-    if cursor.rowcount == 0:
-        return None
-    version = None if seen.version is None else seen.version + 1
-    return Record(call.new_key or seen.key, call.data, call.expires, version)
+    return replaced(call) if cursor.rowcount > 0 else None
 
 
 def touch(cursor: Cursor, table: Table, call: Touch, now: datetime) -> bool:
     statements = table.statements
-    _execute(
-        cursor,
-        statements.touch,
-        {
-            "p_key": statements.key_out(call.key),
-            "p_now": statements.moment(now),
-            "p_expires": statements.moment(call.expires),
-            "p_ceiling": statements.moment(call.expires - max(call.slack, _TICK)),
-        },
-    )
+    values = named(touching(table, call)) | {"p_now": statements.moment(now)}
+    _execute(cursor, statements.touch, values)
     return cursor.rowcount > 0
 
 
 def delete(cursor: Cursor, table: Table, call: Delete, now: datetime) -> bool:
     _execute(cursor, table.statements.delete, {"p_key": table.statements.key_out(call.key)})
     return cursor.rowcount > 0
+
+
+# What a call sends, and what it is answered with: the same alone and in a batch
+
+
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the names of their parameters."""
+    return {f"p_{name}": value for name, value in values.items()}
+
+
+def inserted(table: Table, call: Insert) -> Record:
+    return Record(call.key, call.data, call.expires, _first_version(table))
+
+
+def replacing(table: Table, call: Replace, now: datetime) -> dict[str, Any]:
+    statements, seen = table.statements, call.seen
+    by_data = table.layout.version is None
+    return {
+        "key": statements.key_out(seen.key),
+        "seen": statements.data_out(seen.data) if by_data else seen.version,
+        **_written(table, call, now),
+    }
+
+
+def replaced(call: Replace) -> Record:
+    version = None if call.seen.version is None else call.seen.version + 1
+    return Record(call.new_key or call.seen.key, call.data, call.expires, version)
+
+
+def touching(table: Table, call: Touch) -> dict[str, Any]:
+    statements = table.statements
+    return {
+        "key": statements.key_out(call.key),
+        table.layout.expires.key: statements.moment(call.expires),
+        "ceiling": statements.moment(call.expires - max(call.slack, _TICK)),
+    }
+
+
+# Many calls in one statement
+
+
+def load_batch(
+    cursor: Cursor, table: Table, calls: Sequence[Load], now: datetime
+) -> list[Record | CorruptRecord | None]:
+    statements = table.statements
+    keys = {call.key for call in calls}
+    _execute(
+        cursor,
+        statements.load_batch,
+        {
+            "p_key": [statements.key_out(key) for key in keys],
+            "p_now": statements.moment(now),
+        },
+    )
+    found: dict[Key, Record | CorruptRecord] = {}
+    for row in cursor.fetchall():
+        key = statements.key_in(row[0])
+        try:
+            found[key] = _record(table, statements.load_batch, row, key)
+        except CorruptRecord as error:
+            found[key] = error
+    return [found.get(call.key) for call in calls]
+
+
+def insert_batch(
+    cursor: Cursor, table: Table, calls: Sequence[Insert], now: datetime
+) -> list[Record | None]:
+    rows = [new_row(table, call, now) for call in calls]
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise Unbatchable
+    won = _won(cursor, table, table.statements.insert_batch(rows[0]), _columns(rows))
+    return [inserted(table, call) if call.key in won else None for call in calls]
+
+
+def replace_batch(
+    cursor: Cursor, table: Table, calls: Sequence[Replace], now: datetime
+) -> list[Record | None]:
+    if any(call.new_key is not None for call in calls):
+        raise Unbatchable
+    rows = _columns([replacing(table, call, now) for call in calls])
+    rows["p_now"] = table.statements.moment(now)
+    won = _won(cursor, table, table.statements.replace_batch, rows)
+    return [replaced(call) if call.seen.key in won else None for call in calls]
+
+
+def touch_batch(cursor: Cursor, table: Table, calls: Sequence[Touch], now: datetime) -> list[bool]:
+    rows = _columns([touching(table, call) for call in calls])
+    rows["p_now"] = table.statements.moment(now)
+    won = _won(cursor, table, table.statements.touch_batch, rows)
+    return [call.key in won for call in calls]
+
+
+def delete_batch(
+    cursor: Cursor, table: Table, calls: Sequence[Delete], now: datetime
+) -> list[bool]:
+    keys = [table.statements.key_out(call.key) for call in calls]
+    won = _won(cursor, table, table.statements.delete_batch, {"p_key": keys})
+    return [call.key in won for call in calls]
+
+
+class Unbatchable(Exception):
+    """These calls do not fit one statement; they are performed one by one."""
+
+
+def _won(cursor: Cursor, table: Table, statement: Statement, values: Mapping[str, Any]) -> set[Key]:
+    """Execute, and return the keys of the rows that it was true for."""
+    _execute(cursor, statement, values)
+    return {table.statements.key_in(row[0]) for row in cursor.fetchall()}
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as one array for each column."""
+    return {f"p_{name}": [row[name] for row in rows] for name in rows[0]}
+
+
+# All records
 
 
 def scan(cursor: Cursor, table: Table, call: Scan, now: datetime) -> list[Record]:
@@ -247,7 +357,7 @@ def _written(table: Table, call: Insert | Put | Replace, now: datetime) -> dict[
     return row
 
 
-def _new_row(table: Table, call: Insert | Put, now: datetime) -> dict[str, Any]:
+def new_row(table: Table, call: Insert | Put, now: datetime) -> dict[str, Any]:
     """The columns of a row that comes into being."""
     layout, statements = table.layout, table.statements
     row = _written(table, call, now)
@@ -299,6 +409,7 @@ def _extended(
 
 
 Operation: TypeAlias = Callable[[Cursor, Table, Any, datetime], Any]
+BatchOperation: TypeAlias = Callable[[Cursor, Table, Any, datetime], Sequence[Any]]
 
 OPERATIONS: Final[Mapping[type[Call[Any]], Operation]] = {
     Load: load,
@@ -313,3 +424,12 @@ OPERATIONS: Final[Mapping[type[Call[Any]], Operation]] = {
     Sweep: sweep,
 }
 """Which function performs which call."""
+
+BATCHES: Final[Mapping[type[Call[Any]], BatchOperation]] = {
+    Load: load_batch,
+    Insert: insert_batch,
+    Replace: replace_batch,
+    Touch: touch_batch,
+    Delete: delete_batch,
+}
+"""Which function performs several of a call in one statement, where the database can do that."""

@@ -10,14 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import sqlalchemy
 from sqlalchemy import (
+    Boolean,
     ClauseElement,
     Column,
     DateTime,
     Integer,
     LargeBinary,
+    Numeric,
+    Uuid,
+    any_,
     bindparam,
     case,
     cast,
@@ -47,7 +52,10 @@ class Statement:
     __slots__ = ("_defaults", "_names", "_positional", "_processors", "_rows", "text")
 
     def __init__(
-        self, clause: ClauseElement, dialect: Dialect, columns: Sequence[Column[Any]] = ()
+        self,
+        clause: ClauseElement,
+        dialect: Dialect,
+        columns: Sequence[Column[Any]] = (),
     ) -> None:
         compiled: Any = clause.compile(dialect=dialect)
         self.text = str(compiled)
@@ -67,7 +75,10 @@ class Statement:
         """What the driver's `execute` takes for these values by name."""
         processors = self._processors
         if self._defaults:
-            values = {**{name: make(None) for name, make in self._defaults.items()}, **values}
+            values = {
+                **{name: make(None) for name, make in self._defaults.items()},
+                **values,
+            }
         converted = {
             name: processors[name](values[name]) if name in processors else values[name]
             for name in self._names
@@ -128,14 +139,14 @@ class Statements:
             for column in layout.table.c
             if isinstance(column.type, DateTime | TypeDecorator)
         }
-        self._key = bindparam("p_key", type_=layout.sid.type)
         self._now = bindparam("p_now", type_=layout.expires.type)
-        self._is_it = layout.sid == self._key
+        self._is_it = layout.sid == _parameter("key", layout.sid.type)
         self._is_live = layout.expires > self._now
         self._columns = [layout.sid, layout.data, layout.expires]
         if layout.version is not None:
             self._columns.append(layout.version)
         self._inserts: dict[frozenset[str], Statement] = {}
+        self._insert_batches: dict[frozenset[str], Statement] = {}
         self._puts: dict[frozenset[str], Statement] = {}
 
     def moment(self, moment: datetime, column: Column[Any] | None = None) -> datetime:
@@ -165,7 +176,7 @@ class Statements:
         names = frozenset(columns)
         if names not in self._inserts:
             self._inserts[names] = self._compiled(
-                insert(self.layout.table).values(self._assignments(names)).inline()
+                insert(self.layout.table).values(self._assignments(names, _parameter)).inline()
             )
         return self._inserts[names]
 
@@ -175,7 +186,7 @@ class Statements:
         """
         names = frozenset(columns)
         if names not in self._puts:
-            values = self._assignments(names)
+            values = self._assignments(names, _parameter)
             clause: Any
             if self.dialect.name == "postgresql":
                 clause = postgresql.insert(self.layout.table).values(values)
@@ -186,10 +197,10 @@ class Statements:
             else:
                 return None
             if self.dialect.name in ("mysql", "mariadb"):
-                clause = clause.on_duplicate_key_update(self._overwriting())
+                clause = clause.on_duplicate_key_update(self._overwriting(_parameter))
             else:
                 clause = clause.on_conflict_do_update(
-                    index_elements=[self.layout.sid], set_=self._overwriting()
+                    index_elements=[self.layout.sid], set_=self._overwriting(_parameter)
                 )
             self._puts[names] = self._compiled(clause.inline())
         return self._puts[names]
@@ -198,43 +209,86 @@ class Statements:
     def overwrite(self) -> Statement:
         """Overwrite the row, live or not."""
         return self._compiled(
-            update(self.layout.table).where(self._is_it).values(self._overwriting())
+            update(self.layout.table).where(self._is_it).values(self._overwriting(_parameter))
         )
 
     @cached_property
     def replace(self) -> Statement:
-        """Write new data over the very version that was seen."""
-        return self._compiled(
-            update(self.layout.table)
-            .where(self._is_it, self._is_live, self._is_unchanged())
-            .values(self._overwriting())
-        )
+        return self._compiled(self._replace(_parameter))
 
     @cached_property
     def move(self) -> Statement:
-        """The same, and put the row under a new key."""
-        new_key = bindparam("p_new_key", type_=self.layout.sid.type)
+        """Replace, and put the row under a new key."""
+        sid = self.layout.sid
         return self._compiled(
-            update(self.layout.table)
-            .where(self._is_it, self._is_live, self._is_unchanged())
-            .values({**self._overwriting(), self.layout.sid.key: new_key})
+            self._replace(_parameter).values({sid.key: _parameter("new_key", sid.type)})
         )
 
     @cached_property
     def touch(self) -> Statement:
-        """Push the expiry on, unless it is over `p_ceiling` already."""
-        expires = self.layout.expires
-        new = bindparam("p_expires", type_=expires.type)
-        ceiling = bindparam("p_ceiling", type_=expires.type)
-        return self._compiled(
-            update(self.layout.table)
-            .where(self._is_it, self._is_live, expires <= ceiling)
-            .values({expires.key: new})
-        )
+        return self._compiled(self._touch(_parameter))
 
     @cached_property
     def delete(self) -> Statement:
         return self._compiled(delete(self.layout.table).where(self._is_it))
+
+    # The same for a batch of records: one statement, which returns the keys of those it was true
+    # for. PostgreSQL can take a batch as arrays.
+
+    @cached_property
+    def load_batch(self) -> Statement:
+        return self._compiled(
+            select(*self._columns).where(self._is_any, self._is_live), self._columns
+        )
+
+    @cached_property
+    def replace_batch(self) -> Statement:
+        return self._batch(self._replace)
+
+    @cached_property
+    def touch_batch(self) -> Statement:
+        return self._batch(self._touch)
+
+    @cached_property
+    def delete_batch(self) -> Statement:
+        sid = self.layout.sid
+        return self._compiled(delete(self.layout.table).where(self._is_any).returning(sid), [sid])
+
+    def insert_batch(self, columns: Collection[str]) -> Statement:
+        """Insert rows that all have exactly these columns, those whose keys are taken excepted."""
+        names = frozenset(columns)
+        if names not in self._insert_batches:
+            sid, ordered = self.layout.sid, sorted(names)
+            rows = _Rows()
+            for name in ordered:
+                rows(name, self.layout.table.c[name].type)
+            given = rows.table().c
+            self._insert_batches[names] = self._compiled(
+                postgresql.insert(self.layout.table)
+                .from_select(ordered, select(*(given[name] for name in ordered)))
+                .on_conflict_do_nothing(index_elements=[sid])
+                .returning(sid),
+                [sid],
+            )
+        return self._insert_batches[names]
+
+    @cached_property
+    def takes_batches(self) -> bool:
+        """Whether the dialect can, and every column that is written has a type that arrays take."""
+        return self.dialect.name == "postgresql" and all(
+            isinstance(column.type, _ARRAY_ITEMS) for column in self.layout.table.c
+        )
+
+    def _batch(self, build: Callable[[Given], Any]) -> Statement:
+        sid, rows = self.layout.sid, _Rows()
+        build(rows)
+        table = rows.table()
+        return self._compiled(build(lambda name, _: table.c[name]).returning(sid), [sid])
+
+    @property
+    def _is_any(self) -> Any:
+        sid = self.layout.sid
+        return sid == any_(bindparam("p_key", type_=postgresql.ARRAY(sid.type)))
 
     # Many records
 
@@ -288,7 +342,11 @@ class Statements:
             return None
         return self._compiled(
             update(self.layout.table)
-            .where(self.layout.sid.in_(self._due_keys()), column <= self._now, self._is_live)
+            .where(
+                self.layout.sid.in_(self._due_keys()),
+                column <= self._now,
+                self._is_live,
+            )
             .values({column.key: self.layout.expires})
         )
 
@@ -302,38 +360,91 @@ class Statements:
         kind = self.layout.sid.type
         return [bindparam(f"p_key_{n}", type_=kind) for n in range(SWEEP_KEYS)]
 
-    def _assignments(self, names: Collection[str]) -> dict[str, Any]:
-        """Each named column to the parameter of its name."""
+    def _assignments(self, names: Collection[str], given: Given) -> dict[str, Any]:
+        """Each named column to what is given for it."""
         columns = self.layout.table.c
-        return {name: bindparam(f"p_{name}", type_=columns[name].type) for name in sorted(names)}
+        return {name: given(name, columns[name].type) for name in sorted(names)}
 
-    def _overwriting(self) -> dict[str, Any]:
+    def _overwriting(self, given: Given) -> dict[str, Any]:
         """What a write of data changes in a row that is there."""
         layout = self.layout
-        values = self._assignments({layout.data.key, layout.expires.key, *layout.mirrors})
+        values = self._assignments({layout.data.key, layout.expires.key, *layout.mirrors}, given)
         if layout.version is not None:
             values[layout.version.key] = layout.version + literal_column("1")
         if layout.updated_at is not None:
-            values[layout.updated_at.key] = bindparam("p_updated_at", type_=layout.updated_at.type)
+            values[layout.updated_at.key] = given(layout.updated_at.key, layout.updated_at.type)
         if layout.sweep_after is not None:
             # Never beyond expires, or the sweeper would miss a session that was made shorter;
             # and as it was otherwise, which is what keeps PostgreSQL's updates HOT.
-            sooner = bindparam("p_sweep_after", type_=layout.sweep_after.type)
+            sooner = given(layout.sweep_after.key, layout.sweep_after.type)
             values[layout.sweep_after.key] = case(
                 (layout.sweep_after > sooner, sooner), else_=layout.sweep_after
             )
         return values
 
-    def _is_unchanged(self) -> Any:
+    def _replace(self, given: Given) -> Any:
+        """Write new data over the very version that was seen."""
+        layout = self.layout
+        return (
+            update(layout.table)
+            .where(
+                layout.sid == given("key", layout.sid.type),
+                self._is_live,
+                self._is_unchanged(given),
+            )
+            .values(self._overwriting(given))
+        )
+
+    def _touch(self, given: Given) -> Any:
+        """Push the expiry on, unless it is over `ceiling` already."""
+        sid, expires = self.layout.sid, self.layout.expires
+        return (
+            update(self.layout.table)
+            .where(
+                sid == given("key", sid.type),
+                self._is_live,
+                expires <= given("ceiling", expires.type),
+            )
+            .values({expires.key: given(expires.key, expires.type)})
+        )
+
+    def _is_unchanged(self, given: Given) -> Any:
         """The guard of a write: the version that was read, or the data that was read."""
         layout = self.layout
         if layout.version is not None:
-            return layout.version == bindparam("p_seen", type_=layout.version.type)
-        seen = bindparam("p_seen", type_=layout.data.type)
+            return layout.version == given("seen", layout.version.type)
+        seen = given("seen", layout.data.type)
         if self.dialect.name in ("mysql", "mariadb") and isinstance(layout.data.type, String):
             # Text is compared by its collation there, which may well ignore case.
             return cast(layout.data, LargeBinary) == cast(seen, LargeBinary)
         return layout.data == seen
+
+
+Given: TypeAlias = Callable[[str, TypeEngine[Any]], Any]
+"""Where a statement finds a value: in a parameter of its own, or in a row of the batch's."""
+
+# Types of which an array holds plain values: an array of arrays would be flattened.
+_ARRAY_ITEMS: Final = (String, Integer, LargeBinary, DateTime, Numeric, Boolean, Uuid)
+
+
+def _parameter(name: str, kind: TypeEngine[Any]) -> Any:
+    return bindparam(f"p_{name}", type_=kind)
+
+
+class _Rows:
+    """Collects what a statement asks for; as a table, each of it is an array parameter."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, TypeEngine[Any]] = {}
+
+    def __call__(self, name: str, kind: TypeEngine[Any]) -> Any:
+        self._kinds[name] = kind
+        return _parameter(name, kind)
+
+    def table(self) -> Any:
+        arrays = [_parameter(name, postgresql.ARRAY(kind)) for name, kind in self._kinds.items()]
+        columns = [sqlalchemy.column(name, kind) for name, kind in self._kinds.items()]
+        return func.unnest(*arrays).table_valued(*columns).render_derived(name="batch")
 
 
 def _key_conversion(

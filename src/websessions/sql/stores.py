@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -12,13 +12,15 @@ from sqlalchemy import URL, Engine, MetaData
 from sqlalchemy import Table as SQLTable
 from sqlalchemy.util import greenlet_spawn
 
+from ..batching import Batcher
 from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError, StoreTimeout
 from ..settings import Seconds, as_span
-from ..store import Call, Clock
+from ..sid import Key
+from ..store import Call, Clock, Delete, Insert, Load, Replace, Touch
 from .database import Database
 from .dialects import Opened, open_database
-from .operations import ExtendDefaultFields, Table
+from .operations import BATCHES, ExtendDefaultFields, Table
 from .statements import Statements
 from .table import (
     MirrorFields,
@@ -27,7 +29,6 @@ from .table import (
     layout_of,
     mapped_class,
     metadata_of,
-    owner,
     resolve_table,
     table_name_for,
 )
@@ -59,8 +60,8 @@ class SQLOptions(StoreOptions, total=False):
             columns of the app's own, which are written once and then left alone.
         mirror_fields: column to a key of the session, or to a function of its dict: columns that
             follow the session on every write, NULL where it has no such key. The generated
-            table's `user_id` follows the session's, unless this option or
-            `extend_default_fields` is given.
+            table's `user_id` follows the session's, unless `extend_default_fields` is given or
+            this is an empty dict.
         timeout: how long a call may take; a timedelta or seconds, 10 seconds by default, None for
             as long as it takes.
     """
@@ -113,8 +114,11 @@ class _SQLStore:
                 schema,
                 text=text,
             )
-            if self._mirrors is None and self._extend is None:
-                self._mirrors = {"user_id": owner}
+            if self._mirrors is None:
+                # Who fills columns by hand may want to fill this one too.
+                self._mirrors = {"user_id": "user_id"} if self._extend is None else {}
+            elif self._mirrors:
+                self._mirrors = {"user_id": "user_id", **self._mirrors}
         self._layout = layout_of(self._table, self._mirrors, text=text)
         if self._registry is not None and not isinstance(self._registry, MetaData):
             self._model = self._model or mapped_class(self._model_key, self._table, self._registry)
@@ -169,8 +173,7 @@ class SQLSessionStore(_SQLStore, SessionStore):
         self._connect(open_database(db, in_asyncio=False, timeout=self._timeout), self.clock)
 
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
-        if self._sweeper.wanted:
-            self._sweeper.start()
+        self.in_use()
         return self._database.perform(calls)
 
     def sync(self) -> None:
@@ -208,7 +211,9 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
     """
 
     def __init__(
-        self, db: str | URL | Engine | AsyncEngine | None = None, **options: Unpack[SQLOptions]
+        self,
+        db: str | URL | Engine | AsyncEngine | None = None,
+        **options: Unpack[SQLOptions],
     ) -> None:
         super().__init__(**self._set_up(options))
         self._connect(open_database(db, in_asyncio=True, timeout=self._timeout), self.clock)
@@ -219,14 +224,20 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._enter(loop)
+        if len(calls) == 1 and type(calls[0]) in BATCHES:
+            return [await self._batcher.submit(calls[0])]
         return await self._call(self._database.perform, calls)
+
+    def _batch(self, calls: Sequence[Call[Any]]) -> Awaitable[list[Any]]:
+        return self._call(self._database.perform, calls)
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
         # An async driver's connections belong to the loop that opened them.
         if self._loop is not None and self._opened.asynchronous:
             self._forget_connections()
         self._loop = loop
-        self._sweeper.use(loop)
+        self._batcher = Batcher(self._batch, lane=_lane, changes=_changes)
+        self.in_use()
 
     async def _call(self, function: Callable[..., R], *args: Any) -> R:
         """Call a function that does I/O without blocking the loop."""
@@ -258,6 +269,9 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
     async def close(self) -> None:
         """Stop sweeping, and dispose the engine if the store made it. May be called twice."""
         await super().close()
+        if self._loop is asyncio.get_running_loop():
+            await self._batcher.close()
+            self._loop = None
         if self._opened.owned:
             await self._call(self._opened.engine.dispose)
         if self._threads is not None:
@@ -268,6 +282,24 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         super()._after_fork()
         self._threads = self._loop = None
         self._forget_connections()
+
+
+def _lane(call: Call[Any]) -> object:
+    """Which calls fit one statement: those of one kind, and a move only with itself."""
+    moves = isinstance(call, Replace) and call.new_key is not None
+    return id(call) if moves else type(call)
+
+
+def _changes(call: Call[Any]) -> Key | None:
+    """The session that a call changes; None if it only reads."""
+    match call:
+        case Load():
+            return None
+        case Replace(seen):
+            return seen.key
+        case Insert(key) | Touch(key) | Delete(key):
+            return key
+    return None
 
 
 def as_deadline(timeout: timedelta | Seconds | None) -> timedelta | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
@@ -17,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Enum,
     Index,
     Integer,
     LargeBinary,
@@ -40,7 +42,6 @@ __all__ = [
     "layout_of",
     "mapped_class",
     "metadata_of",
-    "owner",
     "resolve_table",
     "table_name_for",
 ]
@@ -107,7 +108,9 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
     if text:
         # MySQL's TEXT ends at 64 KiB.
         data = Text().with_variant(
-            mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+            mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"),
+            "mysql",
+            "mariadb",
         )
     else:
         data = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
@@ -311,20 +314,30 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
         created_at=_optional(table, "created_at", DateTime),
         updated_at=_optional(table, "updated_at", DateTime),
         mirrors={
-            name: source if callable(source) else _value_of(source)
-            for name, source in (mirror_fields or {}).items()
+            name: _mirror(source, table.c[name]) for name, source in (mirror_fields or {}).items()
         },
     )
 
 
-def owner(values: Mapping[str, Any]) -> str | None:
-    """What the generated table's `user_id` mirrors: the session's own, as text."""
-    user_id = values.get("user_id")
-    return None if user_id is None else str(user_id)
+def _mirror(
+    source: str | Callable[[Mapping[str, Any]], Any], column: Column[Any]
+) -> Callable[[Mapping[str, Any]], Any]:
+    """What a column mirrors, as text where the column is text: ids are often numbers or UUIDs,
+    which some drivers put into a text column by themselves and others refuse.
+    """
+    value_of = source if callable(source) else partial(_value, source)
+    if type(_plain(column.type)) is not Enum and isinstance(_plain(column.type), String):
+        return partial(_text, value_of)
+    return value_of
 
 
-def _value_of(key: str) -> Callable[[Mapping[str, Any]], Any]:
-    return lambda values: values.get(key)
+def _value(key: str, values: Mapping[str, Any]) -> Any:
+    return values.get(key)
+
+
+def _text(value_of: Callable[[Mapping[str, Any]], Any], values: Mapping[str, Any]) -> str | None:
+    value = value_of(values)
+    return value if value is None or isinstance(value, str) else str(value)
 
 
 def _optional(table: Table, name: str, kind: type[TypeEngine[Any]]) -> Column[Any] | None:

@@ -21,9 +21,7 @@ __all__ = ["Bench", "Capabilities", "MakeStore"]
 class MakeStore(Protocol):
     """Makes a store on this clock with these options, which are those of `StoreOptions`."""
 
-    def __call__(
-        self, clock: FakeClock, /, **options: Any
-    ) -> SessionStore | AsyncSessionStore: ...
+    def __call__(self, clock: FakeClock, /, **options: Any) -> SessionStore | AsyncSessionStore: ...
 
 
 class Capabilities:
