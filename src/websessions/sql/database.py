@@ -58,6 +58,7 @@ class Database:
         self._is_disconnect: Callable[..., bool] = engine.dialect.is_disconnect
         dbapi: Any = engine.dialect.dbapi
         self._driver_errors: tuple[type[Exception], ...] = (dbapi.Error, OSError)
+        self._losses: tuple[type[Exception], ...] = (_Lost, *self._driver_errors)
         self._integrity_error: type[Exception] = dbapi.IntegrityError
 
     def perform(self, calls: Sequence[Call[Any]]) -> list[Any]:
@@ -91,7 +92,7 @@ class Database:
                         answers.append(self._answer(talk, call, repeated=doubtful > 0))
                         doubtful -= 1
                     talk.cursor.close()
-            except (_Lost, *self._driver_errors) as error:
+            except self._losses as error:
                 cause = error.reason if isinstance(error, _Lost) else error
                 _discard(connection)
                 if losses_left is None:

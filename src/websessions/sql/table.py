@@ -326,7 +326,8 @@ def _mirror(
     which some drivers put into a text column by themselves and others refuse.
     """
     value_of = source if callable(source) else partial(_value, source)
-    if type(_plain(column.type)) is not Enum and isinstance(_plain(column.type), String):
+    kind = _plain(column.type)
+    if isinstance(kind, String) and not isinstance(kind, Enum):
         return partial(_text, value_of)
     return value_of
 
