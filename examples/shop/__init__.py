@@ -1,0 +1,1 @@
+"""A small tea shop that keeps its visitors' sessions in a SQL database."""
