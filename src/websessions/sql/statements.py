@@ -288,7 +288,7 @@ class Statements:
     @property
     def _is_any(self) -> Any:
         sid = self.layout.sid
-        return sid == any_(bindparam("p_key", type_=postgresql.ARRAY(sid.type)))
+        return sid == any_(_parameter("key", _Array(sid.type)))
 
     # Many records
 
@@ -442,9 +442,36 @@ class _Rows:
         return _parameter(name, kind)
 
     def table(self) -> Any:
-        arrays = [_parameter(name, postgresql.ARRAY(kind)) for name, kind in self._kinds.items()]
+        arrays = [_parameter(name, _Array(kind)) for name, kind in self._kinds.items()]
         columns = [sqlalchemy.column(name, kind) for name, kind in self._kinds.items()]
         return func.unnest(*arrays).table_valued(*columns).render_derived(name="batch")
+
+
+class _Array(TypeDecorator[Any]):
+    """An array of plain values. psycopg gets it as PostgreSQL's literal: it would write the same
+    text itself, item by item, at several times the cost. asyncpg has a fast way of its own.
+    """
+
+    impl = postgresql.ARRAY
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        if dialect.driver.startswith("psycopg"):
+            return _array_literal
+        return super().bind_processor(dialect)
+
+
+def _array_literal(values: Sequence[Any]) -> str:
+    return "{" + ",".join(map(_array_item, values)) + "}"
+
+
+def _array_item(value: Any) -> str:
+    # https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, bytes):
+        return '"\\\\x' + value.hex() + '"'
+    return "NULL" if value is None else f'"{value}"'
 
 
 def _key_conversion(
