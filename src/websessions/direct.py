@@ -322,7 +322,7 @@ class SessionStore(_Store, ABC):
 
     def close(self) -> None:
         """Stop sweeping and let go of what the store opened itself. May be called twice."""
-        self._sweeper.stop()
+        self._sweeper.close()
 
     def __enter__(self) -> Self:
         return self
@@ -414,7 +414,7 @@ class AsyncSessionStore(_Store, ABC):
 
     async def close(self) -> None:
         """Stop sweeping and let go of what the store opened itself. May be called twice."""
-        self._sweeper.stop()
+        await self._sweeper.close()
 
     async def __aenter__(self) -> Self:
         return self

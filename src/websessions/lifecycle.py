@@ -107,7 +107,6 @@ class RequestSession(ABC):
         self._cookie = CookieAction.NONE
         self._saved = False
         self._failed = False
-        self._lent = False
         self.responding = False
         self.session = session_type(self, lifecycle.settings.cookie)
         if self._presented is None:
@@ -201,9 +200,6 @@ class RequestSession(ABC):
         finished = Finished(
             self._set_cookie(), session._used or self._cookie is not CookieAction.NONE
         )
-        self._lent = session._used and any(
-            not isinstance(value, _ATOMS) for value in session._values.values()
-        )
         session._used = False
         return finished
 
@@ -215,10 +211,7 @@ class RequestSession(ABC):
         session = self.session
         if self._failed or not self.responding or session._intent is Intent.ABANDON:
             return
-        if self._lent and self._row is Row.LIVE and self._has_changed(self._encoded()):
-            # Through a list or dict that the handler took out of the session before.
-            session._used = True
-        if not session._used:
+        if not session._used and not self._changed_from_afar():
             return
         if session._intent is Intent.REGENERATE:
             # The handshake of a WebSocket was refused: the new id has no cookie to travel in.
@@ -283,7 +276,7 @@ class RequestSession(ABC):
             self._cookie = cookie
         if intent is not Intent.ABANDON:
             session._intent = Intent.KEEP
-        session._touched = session._emptied = False
+        session._touched = session._emptied = session._written = False
 
     def _insert_steps(self, data: bytes | None) -> Steps[None]:
         assert data is not None
@@ -379,8 +372,13 @@ class RequestSession(ABC):
         if not self.session._loaded or self._row is Row.ENDED:
             return False
         if self._row is Row.LIVE and self.session._intent is not Intent.DESTROY:
-            return self.session._may_differ
+            return self.session._written or self.session._lent
         return bool(self.session._values)
+
+    def _changed_from_afar(self) -> bool:
+        """Whether a list or dict that the handler took out of the session before has changed."""
+        lent = self.session._lent and self._row is Row.LIVE
+        return lent and self._has_changed(self._encoded())
 
     def _has_changed(self, data: bytes | None) -> bool:
         if data is None:
@@ -440,5 +438,3 @@ class RequestSession(ABC):
 _WRITES: Final = frozenset(
     {StoreAction.INSERT, StoreAction.REPLACE, StoreAction.MOVE, StoreAction.RENEW}
 )
-
-_ATOMS: Final = (str, int, float, bytes, type(None))

@@ -108,7 +108,7 @@ class SessionCookie:
     def max_age(self, value: timedelta | Seconds | None) -> None:
         span = None if value is None else as_span(value, "session.cookie.max_age")
         self._session._look()
-        self._session._may_differ = True
+        self._session._written = True
         self._max_age, self._expires = span, None
         self._own = span != self._settings.span or self._settings.expires is not None
 
@@ -123,7 +123,7 @@ class SessionCookie:
         if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
             raise ValueError(f"session.cookie.expires has to be an aware datetime, not {value!r}")
         self._session._look()
-        self._session._may_differ = True
+        self._session._written = True
         self._max_age, self._expires = None, value
         self._own = value != self._settings.expires or self._settings.max_age is not None
 
@@ -171,13 +171,14 @@ class Session(MutableMapping[str, Any]):
         "_emptied",
         "_exchange",
         "_intent",
+        "_lent",
         "_loaded",
-        "_may_differ",
         "_new",
         "_sid",
         "_touched",
         "_used",
         "_values",
+        "_written",
     )
 
     def __init__(self, exchange: Exchange, settings: CookieSettings) -> None:
@@ -190,7 +191,7 @@ class Session(MutableMapping[str, Any]):
         self._used = False
         self._touched = False
         self._emptied = False
-        self._may_differ = False
+        self._lent = self._written = False
         self._intent = Intent.KEEP
 
     # What a handler asks for
@@ -246,7 +247,7 @@ class Session(MutableMapping[str, Any]):
             self._intent = Intent.REGENERATE
         self._sid = self._exchange.new_sid()
         if not keep_data:
-            self._may_differ = True
+            self._written = True
             self._values.clear()
             self._cookie._reset()
             self._emptied = True
@@ -302,7 +303,7 @@ class Session(MutableMapping[str, Any]):
         value = self._values[key]
         if type(value) not in _IMMUTABLE:
             # Whoever has it may change it, now or later, and nobody would be told.
-            self._may_differ = True
+            self._lent = True
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -311,12 +312,14 @@ class Session(MutableMapping[str, Any]):
         if key == COOKIE_KEY:
             raise ValueError(f"the session key {COOKIE_KEY!r} is reserved: use session.cookie")
         self._look()
-        self._may_differ = True
+        self._written = True
+        if type(value) not in _IMMUTABLE:
+            self._lent = True
         self._values[key] = value
 
     def __delitem__(self, key: str) -> None:
         self._look()
-        self._may_differ = True
+        self._written = True
         del self._values[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -334,7 +337,7 @@ class Session(MutableMapping[str, Any]):
     def clear(self) -> None:
         """Remove every key. The session itself goes on; `destroy()` ends it."""
         self._look()
-        self._may_differ = True
+        self._written = True
         self._values.clear()
 
     def __repr__(self) -> str:

@@ -12,11 +12,14 @@ import random
 import threading
 import weakref
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 __all__ = ["SweeperTask", "SweeperThread"]
 
 log = logging.getLogger("websessions")
+
+LAST_SWEEP: Final = 10.0
+"""Seconds that closing a store waits for a sweep that is under way."""
 
 
 class _Sweepable(Protocol):
@@ -45,6 +48,7 @@ class SweeperThread:
         self.wanted = self._interval > 0
         """Whether the next use of the store has to start the thread."""
         self._stop: threading.Event | None = None
+        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -54,12 +58,13 @@ class SweeperThread:
             if self._stop is not None or self._interval <= 0:
                 return
             self._stop = threading.Event()
-            threading.Thread(
+            self._thread = threading.Thread(
                 target=_sweep_in_thread,
                 args=(self._store, self._interval, self._stop),
                 name="websessions-sweeper",
                 daemon=True,
-            ).start()
+            )
+            self._thread.start()
 
     def stop(self) -> None:
         """Stop; only `start` starts it again."""
@@ -69,11 +74,18 @@ class SweeperThread:
                 self._stop.set()
                 self._stop = None
 
+    def close(self) -> None:
+        """Stop, and let a sweep that is under way end: it has a connection of the store's."""
+        self.stop()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(LAST_SWEEP)
+
     def after_fork(self) -> None:
         """In a forked child: the thread stayed behind, so the next use starts a new one."""
         self._lock = threading.Lock()
         self.wanted = self.wanted or self._stop is not None
-        self._stop = None
+        self._stop = self._thread = None
 
     @property
     def running(self) -> bool:
@@ -137,6 +149,13 @@ class SweeperTask:
             task.cancel()
         else:
             loop.call_soon_threadsafe(task.cancel)
+
+    async def close(self) -> None:
+        """Stop, and wait until a sweep that is under way has let go of its connection."""
+        task, loop = self._task, self._loop
+        self.stop()
+        if task is not None and loop is asyncio.get_running_loop():
+            await asyncio.wait([task], timeout=LAST_SWEEP)
 
     def after_fork(self) -> None:
         """In a forked child: the task belongs to the parent's loop."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -191,7 +193,7 @@ def _in_memory(url: URL) -> bool:
 
 
 def _engine_options(url: URL, asynchronous: bool, timeout: timedelta | None) -> dict[str, Any]:
-    seconds = None if timeout is None else max(1, round(timeout.total_seconds()))
+    seconds = None if timeout is None else timeout.total_seconds()
     options: dict[str, Any] = {
         # Every statement stands alone, so a transaction around it would be two round trips for
         # nothing, and so would the pool's ROLLBACK.
@@ -218,10 +220,10 @@ def _engine_options(url: URL, asynchronous: bool, timeout: timedelta | None) -> 
     return options
 
 
-def _connect_arguments(driver: str, seconds: int) -> dict[str, Any]:
+def _connect_arguments(driver: str, seconds: float) -> dict[str, Any]:
     match driver:
         case "psycopg" | "psycopg2":
-            return {"connect_timeout": seconds}
+            return {"connect_timeout": math.ceil(seconds)}  # libpq makes at least 2 of it
         case "pymysql":
             return {
                 "connect_timeout": seconds,
@@ -253,10 +255,19 @@ def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None) -> No
         case "mysql" | "mariadb":
             # REPEATABLE READ locks gaps, and its deadlocks are the ones that people report.
             statements = ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"]
+            if timeout is not None:
+                # A statement whose client has gone would wait for its lock all the same, 50
+                # seconds by default, and then be carried out.
+                wait = math.ceil(timeout.total_seconds())
+                statements.append(
+                    f"SET SESSION innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}"
+                )
         case "postgresql" if timeout is not None and not asynchronous:
             # An async call has its deadline in the event loop; a blocked thread has only this.
             milliseconds = max(1, round(timeout / timedelta(milliseconds=1)))
             statements = [f"SET statement_timeout = {milliseconds}"]
+            if engine.dialect.driver == "psycopg":
+                event.listen(engine, "do_connect", _psycopg_with_deadline(timeout))
     if not statements:
         return
 
@@ -266,6 +277,39 @@ def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None) -> No
         for statement in statements:
             _insist(cursor, statement)
         cursor.close()
+
+
+def _psycopg_with_deadline(timeout: timedelta) -> Callable[..., Any]:
+    """How psycopg connects, so that no call waits for ever on a network that has gone silent.
+
+    The database's statement_timeout can not reach a client then, and libpq has no limit of its own.
+    """
+    import psycopg
+
+    # The database's own word, which leaves the connection usable, has time to arrive.
+    seconds = timeout.total_seconds() + 0.5
+
+    class Connection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+            return super().wait(_until(time.monotonic() + seconds, gen), *args, **kwargs)
+
+    def connect(_: Dialect, __: object, args: list[Any], options: dict[str, Any]) -> Any:
+        return Connection.connect(*args, **options)
+
+    return connect
+
+
+def _until(deadline: float, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """The steps of a psycopg operation, which are resumed ten times a second at least."""
+    try:
+        wanted = next(steps)
+        while True:
+            ready = yield wanted
+            if time.monotonic() > deadline:
+                raise TimeoutError("PostgreSQL did not answer in time")
+            wanted = steps.send(ready)
+    except StopIteration as stop:
+        return stop.value
 
 
 def _insist(cursor: Any, statement: str) -> None:
@@ -376,6 +420,7 @@ def is_timeout(error: BaseException) -> bool:
     # query_canceled; lock wait timeout; max_statement_time; SQLITE_BUSY
     return (
         isinstance(error, TimeoutError)
+        or type(error).__name__ == "ConnectionTimeout"  # psycopg's
         or isinstance(error.__cause__, TimeoutError)
         or isinstance(error.__context__, TimeoutError)
         or _sqlstate(error) in ("57014", "55P03")

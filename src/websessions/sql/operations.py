@@ -240,8 +240,9 @@ def insert_batch(
     rows = [new_row(table, call, now) for call in calls]
     if any(row.keys() != rows[0].keys() for row in rows):
         raise Unbatchable
+    keys = _distinct([call.key for call in calls])
     won = _won(cursor, table, table.statements.insert_batch(rows[0]), _columns(rows))
-    return [inserted(table, call) if call.key in won else None for call in calls]
+    return [inserted(table, call) if key in won else None for key, call in zip(keys, calls, strict=True)]
 
 
 def replace_batch(
@@ -249,29 +250,39 @@ def replace_batch(
 ) -> list[Record | None]:
     if any(call.new_key is not None for call in calls):
         raise Unbatchable
+    keys = _distinct([call.seen.key for call in calls])
     rows = _columns([replacing(table, call, now) for call in calls])
     rows["p_now"] = table.statements.moment(now)
     won = _won(cursor, table, table.statements.replace_batch, rows)
-    return [replaced(call) if call.seen.key in won else None for call in calls]
+    return [replaced(call) if key in won else None for key, call in zip(keys, calls, strict=True)]
 
 
 def touch_batch(cursor: Cursor, table: Table, calls: Sequence[Touch], now: datetime) -> list[bool]:
+    keys = _distinct([call.key for call in calls])
     rows = _columns([touching(table, call) for call in calls])
     rows["p_now"] = table.statements.moment(now)
     won = _won(cursor, table, table.statements.touch_batch, rows)
-    return [call.key in won for call in calls]
+    return [key in won for key in keys]
 
 
 def delete_batch(
     cursor: Cursor, table: Table, calls: Sequence[Delete], now: datetime
 ) -> list[bool]:
-    keys = [table.statements.key_out(call.key) for call in calls]
-    won = _won(cursor, table, table.statements.delete_batch, {"p_key": keys})
-    return [call.key in won for call in calls]
+    keys = _distinct([call.key for call in calls])
+    rows = {"p_key": [table.statements.key_out(key) for key in keys]}
+    won = _won(cursor, table, table.statements.delete_batch, rows)
+    return [key in won for key in keys]
 
 
 class Unbatchable(Exception):
     """These calls do not fit one statement; they are performed one by one."""
+
+
+def _distinct(keys: list[Key]) -> list[Key]:
+    """The keys of a batch. Of two changes of one row a statement makes one, and says it of both."""
+    if len(set(keys)) < len(keys):
+        raise Unbatchable
+    return keys
 
 
 def _won(cursor: Cursor, table: Table, statement: Statement, values: Mapping[str, Any]) -> set[Key]:

@@ -43,6 +43,10 @@ R = TypeVar("R")
 _WORKERS = 4
 """Threads that an async store has for a driver that blocks."""
 
+_PATIENCE = 1.0
+"""Seconds after a timeout in which a driver may take leave of its connection. Then it is cancelled
+once more: psycopg asks the database to stop, and would wait 5 seconds and more for its answer."""
+
 
 class SQLOptions(StoreOptions, total=False):
     """The keyword arguments of the SQL stores, besides those of every store.
@@ -219,6 +223,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         self._connect(open_database(db, in_asyncio=True, timeout=self._timeout), self.clock)
         self._threads: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._connected_in: asyncio.AbstractEventLoop | None = None
 
     async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
         loop = asyncio.get_running_loop()
@@ -232,26 +237,27 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         return self._call(self._database.perform, calls)
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
-        # An async driver's connections belong to the loop that opened them.
-        if self._loop is not None and self._opened.asynchronous:
-            self._forget_connections()
         self._loop = loop
         self._batcher = Batcher(self._batch, lane=_lane, changes=_changes)
         self.in_use()
 
     async def _call(self, function: Callable[..., R], *args: Any) -> R:
         """Call a function that does I/O without blocking the loop."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._connected_in:
+            # An async driver's connections belong to the loop that opened them.
+            if self._connected_in is not None and self._opened.asynchronous:
+                self._forget_connections()
+            self._connected_in = loop
         seconds = None if self._timeout is None else self._timeout.total_seconds()
+        patience = None if seconds is None else seconds + _PATIENCE
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(patience), asyncio.timeout(seconds):
                 if self._opened.asynchronous:
                     return await greenlet_spawn(function, *args)
-                loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._workers(), function, *args)
         except TimeoutError as error:
-            raise StoreTimeout(
-                f"the session database did not answer within {seconds:g} s"
-            ) from error
+            raise StoreTimeout("the session database did not answer in time") from error
 
     def _workers(self) -> ThreadPoolExecutor:
         if self._threads is None:
@@ -280,7 +286,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._threads = self._loop = None
+        self._threads = self._loop = self._connected_in = None
         self._forget_connections()
 
 

@@ -49,6 +49,11 @@ class Capabilities:
         """
         pytest.skip("corrupt() is not overridden: the suite has no way to damage a record")
 
+    async def prepare(self, store: AnyStore) -> None:
+        """Make a store that has just been made ready, and empty."""
+        await store.sync()
+        await store.clear()
+
     def need(self, *names: str) -> None:
         """Skip the test if the store lacks one of these abilities."""
         for name in names:
@@ -59,11 +64,10 @@ class Capabilities:
 class Bench:
     """One test's clock and stores."""
 
-    def __init__(self, make_store: MakeStore, tick: timedelta) -> None:
+    def __init__(self, make_store: MakeStore, suite: Capabilities) -> None:
         self.clock = FakeClock()
-        self.tick = tick
-        """The shortest time after which the store can tell that time has passed."""
         self._make_store = make_store
+        self._suite = suite
         self._made: list[AnyStore] = []
 
     async def store(self, **options: Any) -> AnyStore:
@@ -71,8 +75,7 @@ class Bench:
         options.setdefault("check_expiration_interval", None)
         store = AnyStore(self._make_store(self.clock, **options))
         self._made.append(store)
-        await store.sync()
-        await store.clear()
+        await self._suite.prepare(store)
         return store
 
     async def close(self) -> None:

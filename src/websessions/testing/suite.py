@@ -27,7 +27,7 @@ class StoreSuite(_Suite):
     the options (those of `websessions.direct.StoreOptions`). A test calls it once or more; it may
     return stores over the same records, since each is cleared when it has been made.
 
-    Override the attributes and `corrupt()` of `Capabilities` where your store differs.
+    Override what is in `Capabilities` where your store differs.
     """
 
     def __init_subclass__(cls) -> None:
@@ -41,7 +41,7 @@ class StoreSuite(_Suite):
 
     @pytest.fixture
     def bench(self, make_store: MakeStore) -> Iterator[Bench]:
-        bench = Bench(make_store, self.resolution)
+        bench = Bench(make_store, self)
         yield bench
         finished(bench.close())
 
@@ -60,7 +60,7 @@ class AsyncStoreSuite(_Suite):
 
     @pytest.fixture
     async def bench(self, make_store: MakeStore) -> AsyncIterator[Bench]:
-        bench = Bench(make_store, self.resolution)
+        bench = Bench(make_store, self)
         yield bench
         await bench.close()
 

@@ -147,6 +147,73 @@ class CallRules(Capabilities):
         assert deleted == [True] * 150
         assert await store.ask(Count()) == 0
 
+    async def test_lists_of_one_kind(self, bench: Bench) -> None:
+        """Calls of one kind, which a store may perform in one go, have their own answers."""
+        store = await bench.store()
+        fresh, changed, ended, moved = [
+            await bench.inserted(store, name, name) for name in ("fresh", "changed", "ended", "m")
+        ]
+        expired = await bench.inserted(store, "expired", "expired", lasts=10)
+        bench.clock.advance(10)
+        await store.ask(_rewrite(bench, store, changed, "theirs"))
+        assert await store.perform(Delete(ended.key), Delete(bench.key("x"))) == [True, False]
+        inserts = await store.perform(
+            *[bench.insert(store, name, name) for name in ("fresh", "new", "ended", "changed")]
+        )
+        assert [record is None for record in inserts] == [True, False, False, True]
+        assert await store.perform(Delete(ended.key), Delete(bench.key("new"))) == [True, True]
+        replaces = await store.perform(
+            *[
+                _rewrite(bench, store, seen, f"mine {n}")
+                for n, seen in enumerate([changed, fresh, ended, expired])
+            ]
+        )
+        assert [record is None for record in replaces] == [True, False, True, True]
+        moves = await store.perform(
+            _rewrite(bench, store, moved, "moved", to="to"),
+            _rewrite(bench, store, changed, "not moved", to="nowhere"),
+        )
+        assert [record is None for record in moves] == [False, True]
+        touches = await store.perform(
+            Touch(expired.key, bench.after(500)),
+            Touch(fresh.key, bench.after(500)),
+            Touch(ended.key, bench.after(500)),
+            Touch(changed.key, bench.after(150), timedelta(seconds=60)),
+            Touch(bench.key("to"), bench.after(150), timedelta(seconds=50)),
+        )
+        assert touches == [False, True, False, False, True]
+        loads = await store.perform(
+            *[Load(r.key) for r in (expired, fresh, ended, changed, moved, fresh)],
+            Load(bench.key("to")),
+        )
+        assert [r and bench.value(store, r) for r in loads] == [
+            *(None, "mine 1", None, "theirs", None, "mine 1"),
+            "moved",
+        ]
+        assert [r and r.expires for r in loads] == [
+            *(None, bench.after(500), None, bench.after(100), None, bench.after(500)),
+            bench.after(150),
+        ]
+
+    async def test_one_record_twice_in_a_list(self, bench: Bench) -> None:
+        """Calls about one record do not fool each other: what was answered is what happened."""
+        store = await bench.store()
+        inserts = await store.perform(*[bench.insert(store, "a", n) for n in range(3)])
+        [seen] = [record for record in inserts if record is not None]
+        assert await bench.loaded(store, "a") == seen
+        replaces = await store.perform(*[_rewrite(bench, store, seen, f"{n}") for n in range(3)])
+        [written] = [record for record in replaces if record is not None]
+        assert await bench.loaded(store, "a") == written
+        minute = timedelta(minutes=1)
+        touches = await store.perform(
+            *[Touch(bench.key("a"), bench.after(200), minute) for _ in range(3)]
+        )
+        assert sorted(touches) == [False, False, True]
+        assert await store.perform(*[Touch(bench.key("a"), bench.after(n)) for n in (300, 400)])
+        assert (await bench.loaded(store, "a")).expires == bench.after(400)
+        deletes = await store.perform(*[Delete(bench.key("a")) for _ in range(3)])
+        assert sorted(deletes) == [False, False, True]
+
     # Insert and Load
 
     async def test_an_insert_is_read_back(self, bench: Bench) -> None:

@@ -1,0 +1,128 @@
+"""Promise 2: two requests that write different keys of one session both win. Two that write the
+same key: the later save wins. Nothing else is touched."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.adapters.by_hand import Connection
+from tests.adapters.kit import SECRET
+from tests.fixtures.services import Services
+from websessions import asgi, wsgi
+from websessions.asgi import Receive, Scope, Send
+from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
+from websessions.wsgi import ENVIRON_KEY
+
+TOGETHER = 6
+
+
+async def begin(middleware: Any) -> str:
+    """The cookie of a new visitor."""
+    connection = Connection(middleware, path="/begin")
+    await connection.run()
+    assert connection.cookie is not None
+    return connection.cookie
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "asyncpg", "psycopg", "asyncmy"])
+async def test_different_keys_all_win(services: Services, driver: str) -> None:
+    """Each request reads before any of them writes: the worst case."""
+    async with AsyncSQLSessionStore(services.url(driver), check_expiration_interval=None) as store:
+        await store.sync()
+        everyone_has_read = asyncio.Barrier(TOGETHER)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] != "/begin":
+                scope["session"][scope["path"]] = True
+                await everyone_has_read.wait()
+            else:
+                scope["session"]["untouched"] = [1, 2]
+            await send({"type": "http.response.start", "status": 200})
+
+        middleware = asgi.SessionMiddleware(app, store, secret=SECRET)
+        cookie = await begin(middleware)
+        paths = [f"/{number}" for number in range(TOGETHER)]
+        await asyncio.gather(
+            *(Connection(middleware, cookie=cookie, path=path).run() for path in paths)
+        )
+        assert await store.get(cookie.partition(".")[0]) == {
+            "untouched": [1, 2],
+            **dict.fromkeys(paths, True),
+        }
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"])
+def test_different_keys_all_win_in_threads(services: Services, driver: str) -> None:
+    with SQLSessionStore(services.url(driver), check_expiration_interval=None) as store:
+        store.sync()
+        everyone_has_read = threading.Barrier(TOGETHER)
+
+        def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            session = environ[ENVIRON_KEY]
+            if environ["PATH_INFO"] != "/begin":
+                session[environ["PATH_INFO"]] = True
+                everyone_has_read.wait(timeout=30)
+            else:
+                session["untouched"] = [1, 2]
+            start_response("200 OK", [])
+            return []
+
+        middleware = wsgi.SessionMiddleware(app, store, secret=SECRET)
+        headers: dict[str, str] = {}
+        middleware({"PATH_INFO": "/begin"}, lambda status, got, *_: headers.update(got) or print)
+        cookie = headers["Set-Cookie"].partition(";")[0]
+        paths = [f"/{number}" for number in range(TOGETHER)]
+
+        def visit(path: str) -> None:
+            middleware({"PATH_INFO": path, "HTTP_COOKIE": cookie}, lambda *args: print)
+
+        with ThreadPoolExecutor(TOGETHER) as threads:
+            list(threads.map(visit, paths))
+        assert store.get(cookie.removeprefix("sid=").partition(".")[0]) == {
+            "untouched": [1, 2],
+            **dict.fromkeys(paths, True),
+        }
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "asyncpg", "asyncmy"])
+async def test_of_two_writes_of_one_key_the_later_save_wins(
+    services: Services, driver: str
+) -> None:
+    """Whichever began first; a removed key is a write, and the other keys are left alone."""
+    async with AsyncSQLSessionStore(services.url(driver), check_expiration_interval=None) as store:
+        await store.sync()
+        may_finish = {"/first": asyncio.Event(), "/second": asyncio.Event()}
+        both_have_read = asyncio.Barrier(3)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            session, path = scope["session"], scope["path"]
+            if path == "/begin":
+                session.update(name="nobody", gone=1, kept=1)
+            else:
+                session["name"] = path
+                if path == "/first":
+                    del session["gone"]
+                else:
+                    session["gone"] = 2
+                await both_have_read.wait()
+                await may_finish[path].wait()
+            await send({"type": "http.response.start", "status": 200})
+
+        middleware = asgi.SessionMiddleware(app, store, secret=SECRET)
+        cookie = await begin(middleware)
+        first = Connection(middleware, cookie=cookie, path="/first").start()
+        second = Connection(middleware, cookie=cookie, path="/second").start()
+        await both_have_read.wait()
+        may_finish["/second"].set()
+        await second
+        sid = cookie.partition(".")[0]
+        assert await store.get(sid) == {"name": "/second", "gone": 2, "kept": 1}
+        may_finish["/first"].set()
+        await first
+        assert await store.get(sid) == {"name": "/first", "kept": 1}

@@ -1,0 +1,866 @@
+"""The lifecycle's steps, played by hand: each call they make, and each answer or error they get.
+
+No store takes part. A test says which calls it expects, in order, and what comes back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn, TypeVar
+
+import pytest
+
+from websessions import (
+    ConfigurationError,
+    Conflict,
+    CookieSettings,
+    CorruptRecord,
+    JSONCodec,
+    Session,
+    SessionEncodingError,
+    SessionError,
+    SessionNotLoaded,
+    SessionSettings,
+    SessionTooLarge,
+    StoreUnavailable,
+)
+from websessions import lifecycle as lifecycle_module
+from websessions.codec import Codec
+from websessions.cookie import SignedValue
+from websessions.lifecycle import Finished, Lifecycle, RequestSession
+from websessions.run import Pause
+from websessions.sid import Key, Sid
+from websessions.store import Call, Clock, Delete, Insert, Load, Record, Replace, Steps, Touch
+
+R = TypeVar("R")
+
+SECRET = "a long and random secret"
+NOW = datetime(2037, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+SID = Sid("a" * 43)
+KEY = SID.digest()
+codec = JSONCodec()
+
+
+class Rules:
+    """A store's options, without a store."""
+
+    def __init__(
+        self,
+        now: datetime = NOW,
+        touch_after: timedelta = timedelta(minutes=1),
+        disable_touch: bool = False,
+    ) -> None:
+        self.now = now
+        self.touch_after = touch_after
+        self.disable_touch = disable_touch
+        self.codec: Codec = codec
+        self.max_size = 1000
+        self.expiration = DAY
+        self.clock: Clock = lambda: self.now
+
+    def key(self, sid: Sid, /) -> Key:
+        return sid.digest()
+
+
+class ByHand(RequestSession):
+    """A request whose steps the test plays."""
+
+    def _refuse(self) -> NoReturn:
+        raise AssertionError("the test plays the steps itself")
+
+    def require(self) -> None:
+        raise SessionNotLoaded("not loaded")
+
+    def load(self) -> Awaitable[None]:
+        self._refuse()
+
+    def save(self) -> Awaitable[None]:
+        self._refuse()
+
+    def reload(self) -> Awaitable[None]:
+        self._refuse()
+
+
+def request(
+    sid: Sid | None = None,
+    *,
+    https: bool = False,
+    opted_out: bool = False,
+    lifecycle: Lifecycle | None = None,
+    **options: Any,
+) -> ByHand:
+    lifecycle = lifecycle or middleware(**options)
+    settings = lifecycle.settings
+    header = ""
+    if sid is not None:
+        value = SignedValue(settings.cookie.name, settings.secrets).sign(sid)
+        header = f"{settings.cookie.name}={value}"
+    return ByHand(lifecycle, header, https=https, opted_out=opted_out)
+
+
+def middleware(
+    *, rules: Rules | None = None, cookie: dict[str, Any] | None = None, **options: Any
+) -> Lifecycle:
+    settings = SessionSettings(secret=SECRET, cookie=CookieSettings(**(cookie or {})), **options)
+    return Lifecycle(rules or Rules(), settings)
+
+
+def record(
+    data: dict[str, Any] | bytes, version: int = 1, key: Key = KEY, expires: datetime = NOW + DAY
+) -> Record:
+    return Record(key, data if isinstance(data, bytes) else codec.encode(data), expires, version)
+
+
+def play(steps: Steps[R], *expected: tuple[type[Call[Any]], Any]) -> tuple[R, list[Any]]:
+    """Answer each call that is made, which has to be of the type that is expected next.
+
+    An answer that is an exception is thrown, a function is called with the call. Pauses are
+    answered by nobody.
+    """
+    made: list[Any] = []
+    answers = list(expected)
+    answer: Any = None
+    try:
+        while True:
+            resume = steps.throw if isinstance(answer, BaseException) else steps.send
+            call = resume(answer)
+            if isinstance(call, Pause):
+                assert 0 <= call.seconds <= 0.25
+                answer = None
+                continue
+            made.append(call)
+            assert answers, f"a call too many: {call}"
+            kind, answer = answers.pop(0)
+            assert type(call) is kind, f"{kind.__name__} was due, not {call}"
+            if callable(answer):
+                answer = answer(call)
+    except StopIteration as stop:
+        assert not answers, f"calls that never came: {answers}"
+        return stop.value, made
+
+
+def inserted(call: Insert) -> Record:
+    return Record(call.key, call.data, call.expires, 1)
+
+
+def replaced(call: Replace) -> Record:
+    return Record(call.new_key or call.seen.key, call.data, call.expires, 9)
+
+
+def loaded(data: dict[str, Any], **options: Any) -> ByHand:
+    """A request that came with a session and has read it."""
+    exchange = request(SID, **options)
+    play(exchange.load_steps(), (Load, record(data)))
+    return exchange
+
+
+def ended(exchange: ByHand, *expected: tuple[type[Call[Any]], Any]) -> tuple[Finished, list[Any]]:
+    return play(exchange.finish_steps(), *expected)
+
+
+def cookie_sid(finished: Finished) -> str:
+    assert finished.cookie is not None
+    return finished.cookie.partition("=")[2].partition(".")[0]
+
+
+class TestLoading:
+    def test_without_a_cookie_nothing_is_asked(self) -> None:
+        exchange = request()
+        play(exchange.load_steps())
+        assert exchange.session.is_new
+        assert dict(exchange.session) == {}
+
+    def test_a_session_is_read_once(self) -> None:
+        exchange = request(SID)
+        _, [load] = play(exchange.load_steps(), (Load, record({"a": 1})))
+        assert load == Load(KEY)
+        play(exchange.load_steps())
+        assert exchange.session["a"] == 1
+        assert not exchange.session.is_new
+        assert exchange.session.id == SID
+
+    def test_a_sid_that_finds_nothing_is_not_adopted(self) -> None:
+        exchange = request(SID)
+        play(exchange.load_steps(), (Load, None))
+        exchange.session["a"] = 1
+        finished, [insert] = ended(exchange, (Insert, inserted))
+        assert insert.key != KEY
+        assert cookie_sid(finished) != SID.value
+
+    def test_a_store_that_fails_is_no_empty_session(self) -> None:
+        """Promise 7."""
+        exchange = request(SID)
+        with pytest.raises(StoreUnavailable):
+            play(exchange.load_steps(), (Load, StoreUnavailable("down")))
+        with pytest.raises(SessionNotLoaded):
+            exchange.session.get("user_id")
+        play(exchange.load_steps(), (Load, record({"user_id": 7})))
+        assert exchange.session.user_id == 7
+
+
+class TestCorruptRecords:
+    BROKEN: Sequence[Any] = (
+        b"{broken",
+        b"[1]",
+        b"\xff",
+        {"$cookie": "soon"},
+        {"$cookie": {"max_age": "an hour"}},
+        {"$cookie": {"max_age": 1e300}},
+        {"$cookie": {"expires": "2037-01-01T00:00:00"}},
+        {"$cookie": {"expires": "never"}},
+        {"$cookie": None},
+    )
+
+    @pytest.mark.parametrize("data", BROKEN, ids=repr)
+    def test_its_visitor_gets_a_new_session_and_the_row_stays(
+        self, data: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        exchange = request(SID)
+        play(exchange.load_steps(), (Load, record(data)))
+        assert exchange.session.is_new
+        exchange.session["a"] = 1
+        finished, [insert] = ended(exchange, (Insert, inserted))
+        assert insert.key != KEY
+        assert cookie_sid(finished) != SID.value
+        [entry] = caplog.records
+        assert entry.levelno == logging.ERROR
+        assert KEY.hex() in entry.message
+        assert SID.value not in entry.message
+
+    @pytest.mark.parametrize("data", BROKEN, ids=repr)
+    def test_with_on_corrupt_error_the_request_fails(self, data: Any) -> None:
+        exchange = request(SID, on_corrupt="error")
+        with pytest.raises(CorruptRecord) as caught:
+            play(exchange.load_steps(), (Load, record(data)))
+        assert caught.value.key == KEY.hex()
+        assert SID.value not in str(caught.value)
+
+    def test_a_store_may_find_the_corruption_itself(self) -> None:
+        exchange = request(SID)
+        play(exchange.load_steps(), (Load, CorruptRecord(KEY.hex(), "a column")))
+        assert exchange.session.is_new
+
+    def test_a_visitor_who_comes_back_is_logged_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lifecycle = middleware()
+        for _ in range(3):
+            play(request(SID, lifecycle=lifecycle).load_steps(), (Load, record(b"{")))
+        assert len(caplog.records) == 1
+
+
+class TestSaving:
+    def test_a_new_session_is_not_stored_until_it_is_written(self) -> None:
+        exchange = request()
+        assert exchange.session.get("a") is None
+        finished, _ = ended(exchange)
+        assert finished == Finished(None, vary=True)
+
+    def test_a_request_that_does_not_look_does_not_vary(self) -> None:
+        assert ended(request())[0] == Finished(None, vary=False)
+        assert ended(request(SID))[0] == Finished(None, vary=False)
+
+    def test_the_first_write_is_one_insert(self) -> None:
+        exchange = request()
+        exchange.session["a"] = 1
+        finished, [insert] = ended(exchange, (Insert, inserted))
+        assert (insert.data, insert.expires) == (b'{"a":1}', NOW + DAY)
+        assert Sid(cookie_sid(finished)).digest() == insert.key
+
+    def test_the_id_that_a_handler_saw_is_the_one_that_is_stored(self) -> None:
+        exchange = request()
+        sid = exchange.session.id
+        exchange.session["a"] = 1
+        finished, [insert] = ended(exchange, (Insert, inserted))
+        assert insert.key == sid.digest()
+        assert cookie_sid(finished) == sid.value
+
+    def test_an_unchanged_session_is_not_rewritten(self) -> None:
+        exchange = loaded({"a": [1]})
+        exchange.session["a"] = [1]
+        finished, _ = ended(exchange)
+        assert finished == Finished(None, vary=True)
+
+    def test_a_changed_one_is_replaced(self) -> None:
+        exchange = loaded({"a": [1]})
+        exchange.session["a"].append(2)
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert (replace.seen.version, replace.data, replace.new_key) == (1, b'{"a":[1,2]}', None)
+        assert finished == Finished(None, vary=True)
+
+    def test_a_value_that_does_not_fit_fails_the_request_and_stores_nothing(self) -> None:
+        exchange = loaded({})
+        exchange.session["cart"] = {"items": [object()]}
+        with pytest.raises(SessionEncodingError, match=r"cart\.items\[0\]"):
+            ended(exchange)
+
+    def test_too_large_a_session_fails_the_request_and_stores_nothing(self) -> None:
+        exchange = loaded({})
+        exchange.session["blob"] = "x" * 1000
+        with pytest.raises(SessionTooLarge, match="blob"):
+            ended(exchange)
+
+    def test_after_a_failed_save_the_error_page_does_not_save_again(self) -> None:
+        """The handler's session is what failed; the second response must be able to leave."""
+        exchange = loaded({})
+        exchange.session["a"] = 1
+        with pytest.raises(StoreUnavailable):
+            ended(exchange, (Replace, StoreUnavailable("down")))
+        assert ended(exchange) == (Finished(None, vary=True), [])
+        play(exchange.close_steps())
+
+    def test_a_cancelled_save_is_not_made_up_for(self) -> None:
+        exchange = loaded({})
+        exchange.session["a"] = 1
+        with pytest.raises(GeneratorExit):
+            ended(exchange, (Replace, GeneratorExit()))
+        assert ended(exchange) == (Finished(None, vary=True), [])
+
+    def test_saving_early_is_not_saving_twice(self) -> None:
+        exchange = request()
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Insert, inserted))
+        finished, _ = ended(exchange)
+        assert cookie_sid(finished) == exchange.session.id.value
+
+    def test_what_changes_after_an_early_save_is_saved(self) -> None:
+        exchange = request()
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Insert, inserted))
+        exchange.session["a"] = 2
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.data == b'{"a":2}'
+        assert finished.cookie is not None
+
+    def test_resave_writes_once(self) -> None:
+        exchange = loaded({"a": 1}, resave=True)
+        play(exchange.settle_steps(), (Replace, replaced))
+        ended(exchange)
+
+    def test_resave_and_save_uninitialized_work_for_handlers_that_never_look(self) -> None:
+        ended(request(SID, resave=True), (Load, record({})), (Replace, replaced))
+        finished, _ = ended(request(save_uninitialized=True), (Insert, inserted))
+        assert finished.cookie is not None
+        ended(request(SID, save_uninitialized=True), (Load, None), (Insert, inserted))
+
+    def test_an_excluded_path_is_left_alone_whatever_the_options(self) -> None:
+        options: dict[str, Any] = {"resave": True, "save_uninitialized": True, "rolling": True}
+        assert ended(request(opted_out=True, **options)) == (Finished(None, vary=False), [])
+        assert ended(request(SID, opted_out=True, **options)) == (Finished(None, vary=False), [])
+
+    def test_the_cookies_own_lifetime_is_stored_with_the_session(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.cookie.max_age = timedelta(days=30)
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.data == b'{"a":1,"$cookie":{"max_age":2592000}}'
+        assert replace.expires == NOW + 30 * DAY
+        assert "Max-Age=2592000" in (finished.cookie or "")
+
+    def test_it_comes_back_with_the_session(self) -> None:
+        exchange = loaded({"a": 1, "$cookie": {"max_age": 2592000}})
+        assert exchange.session.cookie.max_age == 30 * DAY
+        assert dict(exchange.session) == {"a": 1}
+        fixed = loaded({"$cookie": {"expires": "2037-01-05T00:00:00+00:00"}})
+        assert fixed.session.cookie.expires == NOW + 4 * DAY
+
+
+class TestTouching:
+    def test_a_read_touches_once_touch_after_has_passed(self) -> None:
+        for since, calls in ((59, []), (60, [Touch])):
+            rules = Rules(now=NOW + timedelta(seconds=since))
+            exchange = loaded({"a": 1}, rules=rules)
+            assert exchange.session["a"] == 1
+            _, made = ended(exchange, *((kind, True) for kind in calls))
+            if made:
+                assert made == [Touch(KEY, rules.now + DAY, timedelta(minutes=1))]
+
+    def test_a_session_that_nobody_looked_at_is_touched_too(self) -> None:
+        """As express does: the visitor is there."""
+        exchange = loaded({"a": 1}, rules=Rules(now=NOW + timedelta(minutes=2)))
+        assert ended(exchange, (Touch, True))[0] == Finished(None, vary=False)
+
+    def test_a_touch_that_fails_costs_nobody_the_answer(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        exchange = loaded({"a": 1}, rules=Rules(now=NOW + timedelta(hours=1)))
+        ended(exchange, (Touch, StoreUnavailable("down")))
+        assert "may expire early" in caplog.text
+
+    def test_disable_touch(self) -> None:
+        exchange = loaded({}, rules=Rules(now=NOW + timedelta(hours=1), disable_touch=True))
+        exchange.session.touch()
+        ended(exchange)
+
+    def test_a_handler_may_touch_sooner(self) -> None:
+        exchange = loaded({}, rules=Rules(now=NOW + timedelta(seconds=1)))
+        exchange.session.touch()
+        _, made = ended(exchange, (Touch, True))
+        assert made == [Touch(KEY, NOW + timedelta(days=1, seconds=1), timedelta(0))]
+
+    def test_a_write_needs_no_touch(self) -> None:
+        exchange = loaded({}, rules=Rules(now=NOW + timedelta(hours=1)))
+        exchange.session["a"] = 1
+        ended(exchange, (Replace, replaced))
+
+
+class TestConflicts:
+    """Someone else wrote between this request's read and its write."""
+
+    def test_merge_and_try_again(self) -> None:
+        exchange = loaded({"a": 0, "b": 0})
+        exchange.session["a"] = 1
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"a": 0, "b": 2}, version=2)),
+            (Replace, replaced),
+        )
+        assert made[-1].seen.version == 2
+        assert codec.decode(made[-1].data) == {"a": 1, "b": 2}
+        assert dict(exchange.session) == {"a": 1, "b": 2}
+
+    def test_each_try_merges_into_the_latest(self) -> None:
+        exchange = loaded({"mine": 0})
+        exchange.session["mine"] = 1
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"mine": 0, "x": 1}, version=2)),
+            (Replace, None),
+            (Load, record({"mine": 0, "x": 1, "y": 1}, version=3)),
+            (Replace, None),
+            (Load, record({"mine": 5, "y": 1}, version=4)),
+            (Replace, replaced),
+        )
+        assert made[-1].seen.version == 4
+        assert codec.decode(made[-1].data) == {"mine": 1, "y": 1}
+
+    def test_the_cookies_lifetime_merges_like_a_key(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session["a"] = 1
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"a": 0, "$cookie": {"max_age": 60}}, version=2)),
+            (Replace, replaced),
+        )
+        assert codec.decode(made[-1].data) == {"a": 1, "$cookie": {"max_age": 60}}
+        assert made[-1].expires == NOW + timedelta(seconds=60)
+
+    def test_a_session_that_ended_stays_ended(self) -> None:
+        """Promise 3, and its cookie is left alone: a parallel login may have set a better one."""
+        exchange = loaded({"user_id": 7})
+        exchange.session["a"] = 1
+        finished, _ = ended(exchange, (Replace, None), (Load, None))
+        assert finished == Finished(None, vary=True)
+        exchange.session["b"] = 1
+        play(exchange.close_steps())
+
+    def test_a_login_does_not_revive_what_ended(self) -> None:
+        exchange = loaded({})
+        exchange.session.regenerate()
+        exchange.session.user_id = 7
+        finished, made = ended(exchange, (Replace, None), (Load, None), (Load, None))
+        assert finished.cookie is None
+        assert made[-1].key == made[0].new_key
+
+    def test_a_merge_into_a_corrupt_row_fails_the_request(self) -> None:
+        exchange = loaded({})
+        exchange.session["a"] = 1
+        with pytest.raises(CorruptRecord):
+            ended(exchange, (Replace, None), (Load, record(b"{", version=2)))
+
+    def test_an_emptied_session_stays_empty_of_what_others_wrote(self) -> None:
+        """`regenerate(keep_data=False)` promises a session without anybody's data."""
+        exchange = loaded({"old": 1})
+        exchange.session.regenerate(keep_data=False)
+        exchange.session["new"] = 1
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"old": 1, "planted": 1}, version=2)),
+            (Replace, replaced),
+        )
+        assert codec.decode(made[-1].data) == {"new": 1}
+
+    def test_a_reload_takes_the_emptying_back(self) -> None:
+        exchange = loaded({"old": 1})
+        exchange.session.regenerate(keep_data=False)
+        play(exchange.reload_steps(), (Load, record({"old": 1})))
+        exchange.session["new"] = 1
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"old": 1, "theirs": 1}, version=2)),
+            (Replace, replaced),
+        )
+        assert made[0].new_key is None
+        assert codec.decode(made[-1].data) == {"old": 1, "theirs": 1, "new": 1}
+
+    def test_it_gives_up_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lifecycle_module, "CONFLICT_DEADLINE", -1.0)
+        exchange = loaded({})
+        exchange.session["a"] = 1
+        with pytest.raises(Conflict, match="not saved"):
+            ended(exchange, (Replace, None), (Load, record({"b": 1}, version=2)))
+
+
+class TestLostAnswers:
+    """A statement is repeated when its connection breaks; the first one may have landed."""
+
+    def test_a_replace_that_landed_is_recognised(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session["a"] = 1
+        finished, _ = ended(exchange, (Replace, None), (Load, record({"a": 1}, version=2)))
+        assert finished == Finished(None, vary=True)
+
+    def test_one_that_landed_and_was_overwritten_since_is_merged(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session["a"] = 1
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"a": 1, "b": 1}, version=3)),
+            (Replace, replaced),
+        )
+        assert codec.decode(made[-1].data) == {"a": 1, "b": 1}
+
+    def test_a_login_that_landed_sends_its_cookie(self) -> None:
+        """Nothing is left under the old id: who is told so is logged out by their login."""
+        exchange = loaded({"a": 0})
+        exchange.session.regenerate()
+        sid = exchange.session.id
+        finished, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, None),
+            (Load, record({"a": 0}, version=2, key=sid.digest())),
+        )
+        assert made[-1] == Load(sid.digest())
+        assert cookie_sid(finished) == sid.value
+
+    def test_another_session_under_the_new_id_is_never_adopted(self) -> None:
+        """An id that `genid` gave twice must not log one visitor in as the other."""
+        exchange = loaded({"a": 0})
+        exchange.session.regenerate()
+        key = exchange.session.id.digest()
+        finished, _ = ended(
+            exchange,
+            (Replace, None),
+            (Load, None),
+            (Load, record({"user_id": 1}, version=5, key=key)),
+        )
+        assert finished.cookie is None
+
+
+class TestRegenerating:
+    def test_the_row_moves_in_one_call(self) -> None:
+        """At no moment are there two, or none."""
+        exchange = loaded({"cart": [1]})
+        exchange.session.regenerate()
+        exchange.session.user_id = 7
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.seen.key == KEY
+        assert replace.new_key == Sid(cookie_sid(finished)).digest()
+        assert codec.decode(replace.data) == {"cart": [1], "user_id": 7}
+
+    def test_without_the_data(self) -> None:
+        exchange = loaded({"cart": [1], "$cookie": {"max_age": 60}})
+        exchange.session.regenerate(keep_data=False)
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert (replace.data, replace.expires) == (b"{}", NOW + DAY)
+
+    def test_a_session_that_was_never_stored_has_nothing_to_move(self) -> None:
+        exchange = request()
+        exchange.session.regenerate()
+        assert ended(exchange)[0].cookie is None
+
+    def test_twice_is_once_with_the_last_id(self) -> None:
+        exchange = loaded({})
+        exchange.session.regenerate()
+        exchange.session.regenerate()
+        sid = exchange.session.id
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.new_key == sid.digest()
+        assert cookie_sid(finished) == sid.value
+
+    def test_after_an_early_save_the_new_id_moves_on(self) -> None:
+        exchange = loaded({})
+        exchange.session.regenerate()
+        _, [first] = play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session.regenerate()
+        finished, [second] = ended(exchange, (Replace, replaced))
+        assert second.seen.key == first.new_key
+        assert second.new_key == Sid(cookie_sid(finished)).digest()
+
+    def test_not_after_the_response_began(self) -> None:
+        exchange = loaded({})
+        ended(exchange)
+        with pytest.raises(SessionError, match="response had begun"):
+            exchange.session.regenerate()
+
+    def test_of_a_refused_handshake_the_old_id_goes_on(self) -> None:
+        """No cookie can go with a refusal, so a new id would be a logout."""
+        exchange = loaded({"a": 1})
+        exchange.session.regenerate()
+        exchange.session["a"] = 2
+        exchange.responding = True
+        _, [replace] = play(exchange.close_steps(), (Replace, replaced))
+        assert replace.new_key is None
+        assert exchange.session.id == SID
+
+
+class TestDestroying:
+    def test_one_delete_and_the_cookie_is_cleared(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.destroy()
+        assert dict(exchange.session) == {}
+        finished, made = ended(exchange, (Delete, True))
+        assert made == [Delete(KEY)]
+        assert "Max-Age=0" in (finished.cookie or "")
+
+    def test_it_needs_no_read(self) -> None:
+        exchange = request(SID)
+        exchange.session.destroy()
+        ended(exchange, (Delete, False))
+
+    def test_a_session_that_was_never_stored_has_nothing_to_delete(self) -> None:
+        exchange = request()
+        exchange.session["a"] = 1
+        exchange.session.destroy()
+        assert ended(exchange)[0] == Finished(None, vary=True)
+
+    def test_what_is_written_afterwards_begins_a_new_one(self) -> None:
+        exchange = loaded({"user_id": 7})
+        exchange.session.destroy()
+        exchange.session["message"] = "goodbye"
+        finished, [delete, insert] = ended(exchange, (Delete, True), (Insert, inserted))
+        assert delete.key == KEY
+        assert codec.decode(insert.data) == {"message": "goodbye"}
+        assert insert.key == Sid(cookie_sid(finished)).digest() != KEY
+
+    def test_a_lifetime_alone_begins_nothing(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.destroy()
+        exchange.session.cookie.max_age = 60
+        ended(exchange, (Delete, True))
+
+    def test_regenerating_a_destroyed_session_does_not_save_it(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.destroy()
+        exchange.session.regenerate()
+        ended(exchange, (Delete, True))
+
+    def test_a_failed_delete_is_no_logout(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.destroy()
+        with pytest.raises(StoreUnavailable):
+            ended(exchange, (Delete, StoreUnavailable("down")))
+        assert ended(exchange)[0].cookie is None
+
+    def test_a_reload_takes_it_back(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.destroy()
+        play(exchange.reload_steps(), (Load, record({"a": 1})))
+        assert ended(exchange)[0] == Finished(None, vary=True)
+
+    def test_after_the_response_began_it_still_ends(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A logout over a WebSocket; a message written after it is lost, the logout is not."""
+        exchange = loaded({"user_id": 7})
+        ended(exchange)
+        exchange.session.destroy()
+        exchange.session["message"] = "goodbye"
+        play(exchange.close_steps(), (Delete, True))
+        assert "it is lost" in caplog.text
+
+    def test_saving_that_says_so_but_has_ended_it(self) -> None:
+        exchange = loaded({"user_id": 7})
+        ended(exchange)
+        exchange.session.destroy()
+        exchange.session["message"] = "goodbye"
+        with pytest.raises(SessionError, match="can not be saved after the response"):
+            play(exchange.settle_steps(), (Delete, True))
+
+    def test_unset_keep_saves_nothing(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session["a"] = 2
+        assert play(exchange.finish_steps(unset=True)) == (Finished(None, vary=True), [])
+
+    def test_unset_destroy_needs_no_read(self) -> None:
+        exchange = request(SID, unset="destroy")
+        finished, _ = play(exchange.finish_steps(unset=True), (Delete, True))
+        assert "Max-Age=0" in (finished.cookie or "")
+
+    def test_an_abandoned_request_saves_nothing_later_either(self) -> None:
+        exchange = loaded({"a": [1]})
+        exchange.session["a"].append(2)
+        exchange.abandon()
+        assert ended(exchange) == (Finished(None, vary=True), [])
+        exchange.session["b"] = 1
+        play(exchange.close_steps())
+
+
+class TestCookiesThatCanNotBeSet:
+    def test_no_session_begins(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Its browser would not take the cookie: the row would be one that nobody can reach."""
+        exchange = request(cookie={"secure": True})
+        exchange.session["a"] = 1
+        assert ended(exchange) == (Finished(None, vary=True), [])
+        assert "proxy=True" in caplog.text
+
+    def test_over_https_it_does(self) -> None:
+        exchange = request(cookie={"secure": True}, https=True)
+        exchange.session["a"] = 1
+        assert ended(exchange, (Insert, inserted))[0].cookie is not None
+
+    def test_a_logout_is_one_all_the_same(self) -> None:
+        exchange = loaded({"a": 1}, cookie={"secure": True})
+        exchange.session.destroy()
+        exchange.session["message"] = "goodbye"
+        assert ended(exchange, (Delete, True))[0].cookie is None
+
+    def test_it_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        lifecycle = middleware(cookie={"secure": True})
+        for _ in range(3):
+            exchange = request(lifecycle=lifecycle)
+            exchange.session["a"] = 1
+            ended(exchange)
+        assert len(caplog.records) == 1
+
+
+class TestCollisions:
+    def test_an_id_that_is_taken_is_not_used(self) -> None:
+        ids = iter([letter * 43 for letter in "abc"])
+        exchange = request(genid=lambda: next(ids))
+        exchange.session["a"] = 1
+        finished, made = ended(exchange, (Insert, None), (Insert, None), (Insert, inserted))
+        assert len({insert.key for insert in made}) == 3
+        assert cookie_sid(finished) == "c" * 43
+
+    def test_a_genid_that_gives_taken_ids_is_told_so(self) -> None:
+        exchange = request(genid=lambda: "a" * 43)
+        exchange.session["a"] = 1
+        with pytest.raises(ConfigurationError, match="genid returned an id that is taken"):
+            ended(exchange, (Insert, None), (Insert, None), (Insert, None))
+
+
+class TestAfterTheResponseBegan:
+    def test_late_changes_are_saved_at_the_end(self) -> None:
+        exchange = loaded({"a": 1})
+        ended(exchange)
+        exchange.session["a"] = 2
+        play(exchange.close_steps(), (Replace, replaced))
+        play(exchange.close_steps())
+
+    def test_late_changes_inside_a_list_that_was_taken_out_before(self) -> None:
+        exchange = loaded({"log": []})
+        log: list[int] = exchange.session["log"]
+        ended(exchange)
+        log.append(1)
+        _, [replace] = play(exchange.close_steps(), (Replace, replaced))
+        assert replace.data == b'{"log":[1]}'
+
+    def test_a_session_that_was_only_read_is_not_touched_twice(self) -> None:
+        rules = Rules(now=NOW + timedelta(hours=1), touch_after=timedelta(0))
+        exchange = loaded({"log": []}, rules=rules)
+        assert exchange.session["log"] == []
+        ended(exchange, (Touch, True))
+        rules.now += timedelta(minutes=1)
+        play(exchange.close_steps())
+
+    def test_a_new_session_is_lost_and_that_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
+        exchange = request()
+        ended(exchange)
+        exchange.session["a"] = 1
+        play(exchange.close_steps())
+        assert "it is lost" in caplog.text
+
+    def test_to_save_it_by_hand_is_an_error(self) -> None:
+        exchange = request()
+        ended(exchange)
+        exchange.session["a"] = 1
+        with pytest.raises(SessionError, match="after the response has begun"):
+            play(exchange.settle_steps())
+
+    def test_without_a_response_nothing_is_saved(self) -> None:
+        """A handler that returned without one, or was cut off before."""
+        exchange = loaded({"a": 1})
+        exchange.session["a"] = 2
+        play(exchange.close_steps())
+
+
+class TestTheSessionItself:
+    def test_it_is_a_dict_to_its_users(self) -> None:
+        session = request().session
+        session.update(a=1, b=2)
+        session.setdefault("c", []).append(3)
+        assert session.pop("a") == 1
+        del session["b"]
+        assert (list(session), len(session), "c" in session, "b" in session) == (
+            ["c"],
+            1,
+            True,
+            False,
+        )
+        assert session == {"c": [3]}
+        session.clear()
+        assert not session
+
+    def test_its_repr_shows_neither_data_nor_id(self) -> None:
+        session = loaded({"password": "hunter2"}).session
+        assert repr(session) == "<Session stored>"
+        assert repr(request().session) == "<Session new>"
+        assert repr(request(SID).session) == "<Session not loaded>"
+
+    @pytest.mark.parametrize("key", [1, None, ("a",), b"a"])
+    def test_keys_are_strings(self, key: Any) -> None:
+        session = request().session
+        with pytest.raises(TypeError, match="session keys are strings"):
+            session[key] = 1
+
+    def test_the_reserved_key_is_refused(self) -> None:
+        session = request().session
+        with pytest.raises(ValueError, match=r"'\$cookie' is reserved"):
+            session["$cookie"] = {"max_age": 1}
+
+    def test_user_id_is_a_key_like_any_other(self) -> None:
+        session = loaded({"user_id": 7}).session
+        assert session.user_id == 7
+        session.user_id = 8
+        assert session["user_id"] == 8
+        session.user_id = None
+        session.user_id = None
+        assert "user_id" not in session
+
+    def test_there_is_nothing_to_reload_before_it_is_stored(self) -> None:
+        with pytest.raises(SessionError, match="not stored yet"):
+            play(request().reload_steps())
+
+    def test_a_bad_lifetime_is_refused_where_it_is_set(self) -> None:
+        session: Session = request().session
+        bad: Any
+        for bad in (-1, "60", True, timedelta.max):
+            with pytest.raises(ConfigurationError, match="max_age"):
+                session.cookie.max_age = bad
+        for bad in (datetime(2037, 1, 1), 60, "soon"):  # noqa: DTZ001
+            with pytest.raises(ValueError, match="aware datetime"):
+                session.cookie.expires = bad
+
+    def test_the_settings_own_lifetime_is_not_stored_with_each_session(self) -> None:
+        """So that a later change of the setting reaches the sessions that are there."""
+        exchange = request(cookie={"max_age": 60})
+        exchange.session["a"] = 1
+        exchange.session.cookie.max_age = 60
+        _, [insert] = ended(exchange, (Insert, inserted))
+        assert (insert.data, insert.expires) == (b'{"a":1}', NOW + timedelta(seconds=60))
+
+    def test_an_own_lifetime_may_be_none(self) -> None:
+        exchange = request(cookie={"max_age": 60})
+        exchange.session["a"] = 1
+        exchange.session.cookie.max_age = None
+        finished, [insert] = ended(exchange, (Insert, inserted))
+        assert insert.data == b'{"a":1,"$cookie":{"max_age":null}}'
+        assert "Max-Age" not in (finished.cookie or "")
