@@ -71,10 +71,10 @@ class _Records:
                 there = records.get(key)
                 version = 1 if there is None else (there.version or 0) + 1
                 records[key] = Record(key, data, expires, version)
-                return records[key]
+                return None
             case Touch(key, expires, slack):
                 live = self._live(key, now)
-                if live is None or live.expires >= expires or live.expires + slack > expires:
+                if live is None or live.expires >= expires or expires - live.expires < slack:
                     return False
                 records[key] = replace(live, expires=expires)
                 return True

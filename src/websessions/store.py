@@ -120,7 +120,7 @@ class Replace(Call["Record | None"]):
 
 
 @dataclass(frozen=True, slots=True)
-class Put(Call["Record | None"]):
+class Put(Call[None]):
     """Insert, or overwrite whatever is there, expired or corrupt: `set()` for direct use."""
 
     key: Key
@@ -168,7 +168,7 @@ class Clear(Call[int]):
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one `Sweep` did: rows deleted, and whether it left more of them behind."""
+    """What one `Sweep` did: rows deleted, and whether there may be more, for another `Sweep`."""
 
     deleted: int
     more: bool

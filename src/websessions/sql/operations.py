@@ -136,7 +136,7 @@ def already_written(cursor: Cursor, table: Table, call: Call[Any], now: datetime
     return there
 
 
-def put(cursor: Cursor, table: Table, call: Put, now: datetime) -> Record | None:
+def put(cursor: Cursor, table: Table, call: Put, now: datetime) -> None:
     values = new_row(table, call, now)
     statement = table.statements.put(values)
     parameters = {**named(values), "p_key": table.statements.key_out(call.key)}
@@ -146,7 +146,6 @@ def put(cursor: Cursor, table: Table, call: Put, now: datetime) -> Record | None
         _execute(cursor, table.statements.overwrite, parameters)
         if cursor.rowcount == 0:
             _execute(cursor, table.statements.insert(values), parameters)
-    return Record(call.key, call.data, call.expires, None)
 
 
 def replace(cursor: Cursor, table: Table, call: Replace, now: datetime) -> Record | None:
@@ -242,7 +241,9 @@ def insert_batch(
         raise Unbatchable
     keys = _distinct([call.key for call in calls])
     won = _won(cursor, table, table.statements.insert_batch(rows[0]), _columns(rows))
-    return [inserted(table, call) if key in won else None for key, call in zip(keys, calls, strict=True)]
+    return [
+        inserted(table, call) if key in won else None for key, call in zip(keys, calls, strict=True)
+    ]
 
 
 def replace_batch(

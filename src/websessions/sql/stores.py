@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -17,10 +17,10 @@ from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError, StoreTimeout
 from ..settings import Seconds, as_span
 from ..sid import Key
-from ..store import Call, Clock, Delete, Insert, Load, Replace, Touch
+from ..store import Call, Clock, Delete, Insert, Load, Put, Replace, Touch
 from .database import Database
 from .dialects import Opened, open_database
-from .operations import BATCHES, ExtendDefaultFields, Table
+from .operations import ExtendDefaultFields, Table
 from .statements import Statements
 from .table import (
     MirrorFields,
@@ -121,7 +121,7 @@ class _SQLStore:
             if self._mirrors is None:
                 # Who fills columns by hand may want to fill this one too.
                 self._mirrors = {"user_id": "user_id"} if self._extend is None else {}
-            elif self._mirrors:
+            elif isinstance(self._mirrors, Mapping) and self._mirrors:
                 self._mirrors = {"user_id": "user_id", **self._mirrors}
         self._layout = layout_of(self._table, self._mirrors, text=text)
         if self._registry is not None and not isinstance(self._registry, MetaData):
@@ -229,7 +229,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._enter(loop)
-        if len(calls) == 1 and type(calls[0]) in BATCHES:
+        if len(calls) == 1 and isinstance(calls[0], _OF_ONE_SESSION):
             return [await self._batcher.submit(calls[0])]
         return await self._call(self._database.perform, calls)
 
@@ -290,10 +290,14 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         self._forget_connections()
 
 
+# The rest look at the whole table: they would keep a place from many requests.
+_OF_ONE_SESSION = (Load, Replace, Touch, Insert, Delete, Put)
+
+
 def _lane(call: Call[Any]) -> object:
-    """Which calls fit one statement: those of one kind, and a move only with itself."""
-    moves = isinstance(call, Replace) and call.new_key is not None
-    return id(call) if moves else type(call)
+    """Which calls fit one statement: those of one kind. The rare ones go alone."""
+    alone = isinstance(call, Put) or (isinstance(call, Replace) and call.new_key is not None)
+    return id(call) if alone else type(call)
 
 
 def _changes(call: Call[Any]) -> Key | None:
@@ -303,7 +307,7 @@ def _changes(call: Call[Any]) -> Key | None:
             return None
         case Replace(seen):
             return seen.key
-        case Insert(key) | Touch(key) | Delete(key):
+        case Insert(key) | Put(key) | Touch(key) | Delete(key):
             return key
     return None
 

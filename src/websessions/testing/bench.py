@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -18,10 +18,8 @@ from .clock import FakeClock
 __all__ = ["Bench", "Capabilities", "MakeStore"]
 
 
-class MakeStore(Protocol):
-    """Makes a store on this clock with these options, which are those of `StoreOptions`."""
-
-    def __call__(self, clock: FakeClock, /, **options: Any) -> SessionStore | AsyncSessionStore: ...
+MakeStore: TypeAlias = Callable[..., SessionStore | AsyncSessionStore]
+"""`make(clock, **options)` makes a store on the clock, with options out of `StoreOptions`."""
 
 
 class Capabilities:
