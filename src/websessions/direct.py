@@ -52,6 +52,11 @@ SWEEP_BATCH: Final = 500
 _stores: weakref.WeakSet[_Store] = weakref.WeakSet()
 
 
+def _before_fork() -> None:
+    for store in list(_stores):
+        store._before_fork()
+
+
 def _after_fork() -> None:
     for store in list(_stores):
         store._after_fork()
@@ -60,7 +65,7 @@ def _after_fork() -> None:
 # A server that loads the app before it forks its workers (gunicorn --preload) leaves them a store
 # whose threads and connections belong to the parent.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 class StoreOptions(TypedDict, total=False):
@@ -123,6 +128,9 @@ class _Store:
             raise ConfigurationError(f"clock is a function that returns the present, not {clock!r}")
         self.clock = clock
         _stores.add(self)
+
+    def _before_fork(self) -> None:
+        """Let go of what two processes must not have open."""
 
     def _after_fork(self) -> None:
         self._sweeper.after_fork()

@@ -137,13 +137,7 @@ def test_workers_do_not_use_their_parents_connections(services: Services, driver
 @pytest.mark.parametrize(
     "driver",
     [
-        pytest.param(
-            "sqlite",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the store has to close its SQLite file before a fork",
-            ),
-        ),
+        "sqlite",
         "psycopg",
         "pymysql",
     ],

@@ -34,18 +34,35 @@ from tests.sql.drivers import (
     on_servers,
     ways,
 )
-from tests.sql.processes import children
+from tests.sql.processes import child
 from websessions.errors import StoreError, StoreUnavailable
 
 SYNC_AT_ONCE = """
+import os, traceback
 from websessions.sql import SQLSessionStore
-store = SQLSessionStore(sys.argv[1], table_name=sys.argv[2], check_expiration_interval=None)
-say()
-wait()
-for _ in range(3):
-    store.sync()
-store.set(f"a-session-id-of-process-{sys.argv[3]}", {"n": 1})
-store.close()
+gate, opened = os.pipe()
+started = []
+for number in range(10):
+    if pid := os.fork():
+        started.append(pid)
+        continue
+    try:
+        os.close(opened)
+        url, name = sys.argv[1:]
+        store = SQLSessionStore(url, table_name=name, check_expiration_interval=None)
+        os.read(gate, 1)
+        for _ in range(3):
+            store.sync()
+        store.set(f"a-session-id-of-process-{number}", {"n": number})
+        store.close()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+os.close(opened)
+for pid in started:
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0, status
 """
 
 
@@ -96,13 +113,8 @@ async def test_it_creates_them_after_a_crash_between_the_table_and_its_indexes(
 @ways(*ONE_A_DATABASE)
 def test_ten_processes_at_once(services: Services, way: Way) -> None:
     url, name = way.url(services), a_name()
-    with children(10, SYNC_AT_ONCE, url, name) as processes:
-        for process in processes:
-            process.hear()
-        for process in processes:
-            process.tell()
-        for process in processes:
-            process.finish()
+    with child(SYNC_AT_ONCE, url, name) as processes:
+        processes.finish()
     store: Any = way.store(url, table_name=name)
     assert store.length() == 10
     found = {index["name"] for index in inspect(store._opened.engine).get_indexes(name)}

@@ -234,7 +234,7 @@ class Database:
                         missing[0].create(connection, checkfirst=True)
             except sqlalchemy_exc.DBAPIError as error:
                 failure = error
-                if error.connection_invalidated:
+                if error.connection_invalidated or is_timeout(error.orig or error):
                     break
             except (OSError, sqlalchemy_exc.TimeoutError) as error:
                 failure = error

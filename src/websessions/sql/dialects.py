@@ -76,6 +76,15 @@ class Opened:
     asynchronous: bool
     owned: bool
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a SQLite file, opened by the driver that blocks."""
+        return (
+            self.engine.dialect.name == "sqlite"
+            and not self.asynchronous
+            and not _in_memory(self.engine.url)
+        )
+
 
 def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) -> Opened:
     """The engine of what an app passes as `db`.
@@ -271,11 +280,13 @@ def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None) -> No
     if not statements:
         return
 
+    patience = 10.0 if timeout is None else timeout.total_seconds()
+
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:
         cursor = connection.cursor()
         for statement in statements:
-            _insist(cursor, statement)
+            _insist(cursor, statement, patience)
         cursor.close()
 
 
@@ -312,14 +323,15 @@ def _until(deadline: float, steps: Generator[Any, Any, Any]) -> Generator[Any, A
         return stop.value
 
 
-def _insist(cursor: Any, statement: str) -> None:
+def _insist(cursor: Any, statement: str, seconds: float) -> None:
     """Execute; where several processes turn WAL on at once, SQLite does not always wait."""
-    for tries_left in reversed(range(50)):
+    give_up = time.monotonic() + seconds
+    while True:
         try:
             cursor.execute(statement)
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or not tries_left:
+            if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
 
 

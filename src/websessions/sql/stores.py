@@ -147,6 +147,12 @@ class _SQLStore:
             self._model = mapped_class(self._model_key, self._table, self._registry)
         return self._model
 
+    def _before_fork(self) -> None:
+        # A child that inherits an open SQLite file believes that it has locks which only its
+        # parent has: writes are lost and the file is damaged (sqlite.org/howtocorrupt.html, 2.6).
+        if self._opened.owned and self._opened.is_file:
+            self._opened.engine.dispose()
+
     def _forget_connections(self) -> None:
         """Let go of pooled connections that belong to another process or event loop."""
         if self._opened.owned:
