@@ -83,12 +83,13 @@ def _record(table: Table, statement: Statement, row: Sequence[Any], key: Key | N
     shown = "unknown" if key is None else key.hex()
     try:
         stored, data, expires, *version = statement.row(row)
-        if expires.tzinfo is None:
-            expires = expires.replace(tzinfo=UTC)
+        zone = expires.tzinfo
+        if zone is not UTC:
+            expires = expires.replace(tzinfo=UTC) if zone is None else expires.astimezone(UTC)
         return Record(
             statements.key_in(stored) if key is None else key,
             statements.data_in(data),
-            expires.astimezone(UTC),
+            expires,
             int(version[0]) if version else None,
         )
     except (ValueError, TypeError, AttributeError, OverflowError) as error:

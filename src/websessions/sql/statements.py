@@ -49,7 +49,7 @@ SWEEP_KEYS: Final = 500
 class Statement:
     """One compiled statement: its text, and how its parameters and rows are converted."""
 
-    __slots__ = ("_defaults", "_names", "_positional", "_processors", "_rows", "text")
+    __slots__ = ("_binds", "_defaults", "_positional", "_rows", "text")
 
     def __init__(
         self,
@@ -60,32 +60,27 @@ class Statement:
         compiled: Any = clause.compile(dialect=dialect)
         self.text = str(compiled)
         self._positional = compiled.positiontup is not None
-        self._names: tuple[str, ...] = tuple(compiled.positiontup or compiled.binds)
         self._defaults = _own_parameters(compiled)
-        self._processors = {
-            name: processor
-            for name in self._names
-            if (processor := _bind_processor(compiled.binds[name].type, dialect)) is not None
-        }
+        self._binds = [
+            (name, _bind_processor(compiled.binds[name].type, dialect))
+            for name in compiled.positiontup or compiled.binds
+        ]
         self._rows = [
             column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
         ]
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         """What the driver's `execute` takes for these values by name."""
-        processors = self._processors
         if self._defaults:
             values = {
                 **{name: make(None) for name, make in self._defaults.items()},
                 **values,
             }
-        converted = {
-            name: processors[name](values[name]) if name in processors else values[name]
-            for name in self._names
-        }
-        if self._positional:
-            return tuple(converted[name] for name in self._names)
-        return converted
+        converted = [
+            (name, values[name] if convert is None else convert(values[name]))
+            for name, convert in self._binds
+        ]
+        return tuple(value for _, value in converted) if self._positional else dict(converted)
 
     def row(self, row: Sequence[Any]) -> list[Any]:
         """A row of the driver's as the types of its columns mean it."""

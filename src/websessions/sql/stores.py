@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from sqlalchemy import URL, Engine, MetaData
 from sqlalchemy import Table as SQLTable
+from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
 from ..batching import Batcher
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncSQLSessionStore", "SQLSessionStore"]
 
 R = TypeVar("R")
+
+_of_the_parent: list[Pool] = []
+"""Pools that came over a fork: kept, so that their connections never become garbage."""
 
 _WORKERS = 4
 """Threads that an async store has for a driver that blocks."""
@@ -154,9 +158,17 @@ class _SQLStore:
             self._opened.engine.dispose()
 
     def _forget_connections(self) -> None:
-        """Let go of pooled connections that belong to another process or event loop."""
+        """Let go of pooled connections that belong to another event loop."""
         if self._opened.owned:
             self._opened.engine.dispose(close=False)
+
+    def _leave_connections_to_the_parent(self) -> None:
+        """In a forked child: they are the parent's. To close one, as garbage even, is forbidden by
+        SQLite (sqlite.org/howtocorrupt.html, 2.6) and would end others' sessions with the server.
+        """
+        if self._opened.owned:
+            _of_the_parent.append(self._opened.engine.pool)
+            self._forget_connections()
 
 
 class SQLSessionStore(_SQLStore, SessionStore):
@@ -202,7 +214,7 @@ class SQLSessionStore(_SQLStore, SessionStore):
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._forget_connections()
+        self._leave_connections_to_the_parent()
 
 
 class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
@@ -293,7 +305,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
     def _after_fork(self) -> None:
         super()._after_fork()
         self._threads = self._loop = self._connected_in = None
-        self._forget_connections()
+        self._leave_connections_to_the_parent()
 
 
 # The rest look at the whole table: they would keep a place from many requests.
