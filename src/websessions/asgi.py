@@ -66,7 +66,7 @@ class SessionMiddleware:
             return
         exchange = self._exchange(scope)
         session = scope["session"] = exchange.session
-        if self._settings.load == "eager" and not exchange.opted_out:
+        if self._settings.load == "eager" and not (exchange.opted_out or session._loaded):
             await exchange.load()
 
         async def send_with_session(message: Message) -> None:
@@ -88,7 +88,8 @@ class SessionMiddleware:
 
         is_socket = scope["type"] == "websocket"
         await self.app(scope, receive_with_session if is_socket else receive, send_with_session)
-        await exchange.close()
+        if exchange.may_be_unsettled:
+            await exchange.close()
 
     def _exchange(self, scope: Scope) -> AsyncExchange:
         cookies, forwarded = b"", b""

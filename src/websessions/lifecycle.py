@@ -375,6 +375,11 @@ class RequestSession(ABC):
             return self.session._written or self.session._lent
         return bool(self.session._values)
 
+    @property
+    def may_be_unsettled(self) -> bool:
+        """Whether anything can have changed since the response began."""
+        return self.session._used or self.session._lent
+
     def _changed_from_afar(self) -> bool:
         """Whether a list or dict that the handler took out of the session before has changed."""
         lent = self.session._lent and self._row is Row.LIVE

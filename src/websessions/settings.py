@@ -175,7 +175,7 @@ class CookieSettings:
     @property
     def span(self) -> timedelta | None:
         """`max_age` as a timedelta."""
-        return as_span(self.max_age, "cookie max_age") if self.max_age is not None else None
+        return cast("timedelta | None", self.max_age)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

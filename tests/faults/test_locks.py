@@ -41,7 +41,8 @@ async def fail_writes(store: Face, times: int, *, code: str) -> None:
         statements = [
             f"CREATE SEQUENCE {name}_n",
             f"""CREATE FUNCTION {name}_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                IF nextval('{name}_n') <= {times} THEN RAISE EXCEPTION 'no' USING ERRCODE = '{code}';
+                IF nextval('{name}_n') <= {times} THEN
+                RAISE EXCEPTION 'no' USING ERRCODE = '{code}';
                 END IF; RETURN NEW; END $$""",
             f"""CREATE TRIGGER {name}_t BEFORE INSERT OR UPDATE ON {name}
                 FOR EACH ROW EXECUTE FUNCTION {name}_f()""",

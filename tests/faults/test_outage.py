@@ -1,4 +1,4 @@
-"""A database that is down, dies in the middle, or comes back: an error while it is, and no longer."""
+"""A database that is down, dies in the middle, or comes back: an error, for just so long."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from tests.sql.drivers import (
 from websessions.errors import StoreTimeout
 from websessions.store import Record
 
-POOLED = tuple(way for way in ALL if way.id not in ("aiosqlite",))
+POOLED = tuple(way for way in ALL if way.id != "aiosqlite")
 
 
 def pool_of(store: Face) -> Any:
@@ -177,7 +177,7 @@ def _load(sid: str) -> Any:
 async def _settled(pool: Any) -> None:
     """Calls that were cancelled in a thread or in a batch of many go on to their end."""
     give_up = time.monotonic() + 5
-    while pool.checkedout() and time.monotonic() < give_up:
+    while pool.checkedout() and time.monotonic() < give_up:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
@@ -191,8 +191,8 @@ async def test_cancelled_while_it_connects(services: Services, way: Way) -> None
         await store.set(sid, {"n": 1})
         for _ in range(25):
             await dispose(engine)
-            tasks = [
-                asyncio.create_task(call)
+            tasks: list[asyncio.Future[Any]] = [
+                asyncio.ensure_future(call)
                 for call in (store.length(), store.all(), store.get(sid), store.length())
             ]
             await asyncio.sleep(choose.uniform(0, 0.006))
@@ -214,7 +214,7 @@ async def test_cancelled_while_it_waits_for_a_connection(services: Services, way
     engine: Any = way.engine(way.url(services), pool_size=1, max_overflow=0)
     async with way.open(engine, table_name=a_name()) as store:
         held = await hold_all(store, 1)
-        tasks = [asyncio.create_task(store.length()) for _ in range(6)]
+        tasks = [asyncio.ensure_future(store.length()) for _ in range(6)]
         await asyncio.sleep(0.02)
         for task in tasks[::2]:
             task.cancel()

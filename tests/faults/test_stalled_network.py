@@ -20,7 +20,7 @@ from websessions.errors import StoreTimeout
 SERVERS = on_servers(ALL)
 TIMEOUT = 0.5
 SLACK = 3.0
-"""What letting go of a dead connection may take on top: a driver's farewell has limits of its own."""
+"""What letting go of a dead connection may take on top: a driver's farewell has its own limits."""
 
 
 @contextlib.asynccontextmanager
@@ -136,7 +136,7 @@ async def test_a_statement_that_waits_for_a_lock_times_out_and_is_not_carried_ou
             )
             give_up = time.monotonic() + 5
             with engine.connect() as looking:
-                while looking.scalar(in_use) and time.monotonic() < give_up:
+                while looking.scalar(in_use) and time.monotonic() < give_up:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
                 assert not looking.scalar(in_use), "it would be carried out when the lock is free"
         holder.rollback()
@@ -153,18 +153,18 @@ async def test_without_a_timeout_a_call_waits(services: Services, way: Way) -> N
     async with tapped(services, way, timeout=None) as (store, tap):
         await store.set(sid, {"n": 1})
         tap.stall()
-        waiting = asyncio.create_task(asyncio.to_thread(store.store.get, sid))  # type: ignore[arg-type]
+        waiting = asyncio.create_task(asyncio.to_thread(store.store.get, sid))
         done, _ = await asyncio.wait([waiting], timeout=0.5)
         assert not done
         tap.heal()
         assert await waiting == {"n": 1}
 
 
-@pytest.mark.parametrize("timeout", [0.2, timedelta(milliseconds=200)])
-async def test_a_timeout_may_be_short(services: Services, timeout: Any) -> None:
+@pytest.mark.parametrize("span", [0.2, timedelta(milliseconds=200)])
+async def test_a_timeout_may_be_short(services: Services, span: Any) -> None:
     """Below the second that some drivers and servers count in."""
     for way in (BY_ID["psycopg"], BY_ID["pymysql"], BY_ID["asyncpg"]):
-        async with tapped(services, way, timeout=timeout) as (store, tap):
+        async with tapped(services, way, timeout=span) as (store, tap):
             sid = a_sid()
             await store.set(sid, {"n": 1})
             tap.stall()

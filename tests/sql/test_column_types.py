@@ -53,14 +53,13 @@ class Clock:
 
 
 def app_table(*columns: Column[Any], **changes: Column[Any]) -> Table:
-    required = {
+    required: dict[str, Column[Any]] = {
         "sid": Column("sid", String(64), primary_key=True),
         "expires": Column("expires", DateTime(), nullable=False),
         "data": Column("data", Text(), nullable=False),
     }
-    return Table(
-        a_name(), MetaData(), *({**required, **changes}).values(), *columns, mysql_charset="utf8mb4"
-    )
+    chosen = [*{**required, **changes}.values(), *columns]
+    return Table(a_name(), MetaData(), *chosen, mysql_charset="utf8mb4")
 
 
 async def the_whole_life(store: Face, clock: Clock) -> None:

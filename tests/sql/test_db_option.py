@@ -80,12 +80,16 @@ def test_without_the_first_driver_the_next_installed_one_is_taken(
     first = kind(f"{scheme}://me@127.0.0.1/x")._opened.engine.dialect.dbapi
     name = getattr(first, "__name__", type(first).__module__.rpartition(".")[2])
     monkeypatch.setitem(sys.modules, name, None)
+    installed = second_driver(kind, scheme)
+    assert installed != name
+
+
+def second_driver(kind: Any, scheme: str) -> str:
+    """The driver that is taken, or what is said where none of the others is installed."""
     try:
-        second = kind(f"{scheme}://me@127.0.0.1/x")._opened.engine.dialect.driver
+        return str(kind(f"{scheme}://me@127.0.0.1/x")._opened.engine.dialect.driver)
     except ConfigurationError as error:
-        assert "is not installed" in str(error)
-    else:
-        assert second != name
+        return str(error)
 
 
 @BOTH

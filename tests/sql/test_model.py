@@ -155,7 +155,7 @@ def base_with_a_table_name() -> Any:
     class Base(DeclarativeBase):
         @declared_attr.directive
         def __tablename__(cls) -> str:  # noqa: N805
-            return str(cls.__name__).lower()  # type: ignore[attr-defined]
+            return str(cls.__name__).lower()
 
     return Base
 

@@ -38,9 +38,11 @@ def test_a_memory_database_needs_no_journal() -> None:
 
 def test_without_a_timeout_sqlite_waits_all_the_same(services: Services) -> None:
     """Nothing else would tell two writers to take turns."""
-    with SQLSessionStore(services.sqlite_url(), timeout=None) as store:
-        with store._opened.engine.connect() as connection:
-            assert connection.scalar(text("PRAGMA busy_timeout")) == 10_000
+    with (
+        SQLSessionStore(services.sqlite_url(), timeout=None) as store,
+        store._opened.engine.connect() as connection,
+    ):
+        assert connection.scalar(text("PRAGMA busy_timeout")) == 10_000
 
 
 @ways(*MYSQL)
@@ -60,10 +62,11 @@ async def test_rowcounts_are_of_rows_that_match(services: Services, way: Way) ->
     """An update that changes nothing is no conflict."""
     from datetime import UTC, datetime
 
+    from sqlalchemy import MetaData
+
+    from tests.sql.test_table_option import node_table
     from websessions.sid import Sid
     from websessions.store import Load, Put, Replace
-    from tests.sql.test_table_option import node_table
-    from sqlalchemy import MetaData
 
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     async with way.open(way.url(services), table=node_table(MetaData(), a_name())) as store:
@@ -108,12 +111,12 @@ async def test_the_same_on_sqlite(services: Services, way: Way) -> None:
             assert [statement.kind for statement in tap.statements] == ["SELECT"]
 
 
-@pytest.mark.parametrize("timeout", [None, 0.25, 5, timedelta(seconds=5)])
+@pytest.mark.parametrize("span", [None, 0.25, 5, timedelta(seconds=5)])
 @ways(*ALL)
 async def test_a_timeout_may_be_seconds_a_span_or_none(
-    services: Services, way: Way, timeout: Any
+    services: Services, way: Way, span: Any
 ) -> None:
-    async with way.open(way.url(services), table_name=a_name(), timeout=timeout) as store:
+    async with way.open(way.url(services), table_name=a_name(), timeout=span) as store:
         sid = a_sid()
         await store.set(sid, {"n": 1})
         assert await store.get(sid) == {"n": 1}

@@ -1,4 +1,4 @@
-"""The sweeper: by itself, in the background, in nobody's way, whatever happens to its process."""
+"""The sweeper of a SQL store, beyond what tests/sweep says of every one: outages, connections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from sqlalchemy import func, select
 
 from tests.fixtures.services import Services
 from tests.fixtures.wire import WireTap
-from tests.sql.drivers import ALL, ASYNC, BY_ID, SYNC, Face, Way, a_name, a_sid, on_servers, ways
-from websessions.errors import StoreUnavailable
+from tests.sql.drivers import ALL, ASYNC, SYNC, Face, Way, a_name, a_sid, on_servers, ways
 from websessions.sid import Sid
-from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
+from websessions.sql import AsyncSQLSessionStore
 from websessions.store import Put
 
 SHORT = 0.02
@@ -74,77 +73,6 @@ async def none_before_and_none_after() -> Any:
 
 
 @ways(*ALL)
-async def test_it_starts_by_itself_at_the_first_use(services: Services, way: Way) -> None:
-    options = {"check_expiration_interval": SHORT}
-    async with way.open(way.url(services), table_name=a_name(), **options) as store:
-        assert not sweepers(), "neither making a store nor its table is a use"
-        await store.set(a_sid(), {"n": 1})
-        assert len(sweepers()) == 1
-        await store.clear()
-        await expire_rows(store)
-        await swept(store)
-        await expire_rows(store)
-        await swept(store)
-        assert len(sweepers()) == 1
-
-
-@ways(BY_ID["sqlite"], BY_ID["sqlite-thread"], BY_ID["asyncpg"])
-@pytest.mark.parametrize("interval", [0, None, timedelta(0)])
-async def test_an_interval_of_nothing_switches_it_off(
-    services: Services, way: Way, interval: Any
-) -> None:
-    options = {"check_expiration_interval": interval}
-    async with way.open(way.url(services), table_name=a_name(), **options) as store:
-        await store.get(a_sid())
-        await store.start_expiring_sessions()
-        assert not sweepers()
-        await expire_rows(store)
-        assert await store.clear_expired_sessions() == 3, "by hand it goes all the same"
-
-
-@ways(*ALL)
-async def test_starting_and_stopping_twice_is_the_same_as_once(
-    services: Services, way: Way
-) -> None:
-    options = {"check_expiration_interval": SHORT}
-    async with way.open(way.url(services), table_name=a_name(), **options) as store:
-        await store.start_expiring_sessions()
-        await store.start_expiring_sessions()
-        assert len(sweepers()) == 1
-        await expire_rows(store)
-        await swept(store)
-        await store.stop_expiring_sessions()
-        await store.stop_expiring_sessions()
-        await until(lambda: not sweepers(), "it stops")
-
-
-@ways(*ALL)
-async def test_once_stopped_only_start_starts_it_again(services: Services, way: Way) -> None:
-    options = {"check_expiration_interval": SHORT}
-    async with way.open(way.url(services), table_name=a_name(), **options) as store:
-        await store.get(a_sid())
-        await store.stop_expiring_sessions()
-        await until(lambda: not sweepers(), "it stops")
-        await expire_rows(store)
-        assert await store.get(a_sid()) is None
-        assert not sweepers()
-        assert await rows(store) == 3
-        await store.start_expiring_sessions()
-        await swept(store)
-
-
-@ways(*ALL)
-async def test_stopped_before_its_first_use_it_does_not_start(
-    services: Services, way: Way
-) -> None:
-    options = {"check_expiration_interval": SHORT}
-    async with way.open(way.url(services), table_name=a_name(), **options) as store:
-        await store.stop_expiring_sessions()
-        await store.get(a_sid())
-        assert not sweepers()
-
-
-@ways(*ALL)
 async def test_a_closed_store_does_not_sweep(services: Services, way: Way) -> None:
     options = {"check_expiration_interval": SHORT}
     async with way.open(way.url(services), table_name=a_name(), **options) as store:
@@ -181,34 +109,9 @@ async def test_an_outage_is_logged_and_survived(
             assert len(sweepers()) == 1
 
 
-@ways(BY_ID["sqlite"], BY_ID["sqlite-thread"])
-async def test_any_error_is_survived(
-    services: Services, way: Way, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bug of a store's author is no reason to fill the disk, either."""
-    options = {"check_expiration_interval": SHORT}
-    async with way.open(way.url(services), **options) as store:
-        failures = iter([StoreUnavailable("down"), KeyError("a bug"), ZeroDivisionError()])
-        perform = store.store._database.perform
-
-        def failing(calls: Any) -> Any:
-            for failure in failures:
-                raise failure
-            return perform(calls)
-
-        with caplog.at_level(logging.ERROR, "websessions"), monkeypatch.context() as patch:
-            patch.setattr(store.store._database, "perform", failing)
-            await store.start_expiring_sessions()
-            await until(lambda: len(caplog.records) == 3, "each is logged")
-        await expire_rows(store)
-        await swept(store)
-
-
 @ways(*SYNC)
 async def test_the_thread_does_not_keep_a_store_alive(services: Services, way: Way) -> None:
-    store: Any = way.store(
-        way.url(services), table_name=a_name(), check_expiration_interval=SHORT
-    )
+    store: Any = way.store(way.url(services), table_name=a_name(), check_expiration_interval=SHORT)
     store.sync()
     store.get(a_sid())
     engine, gone = store._opened.engine, weakref.ref(store)
@@ -226,9 +129,7 @@ async def test_the_thread_does_not_keep_a_store_alive(services: Services, way: W
 
 @ways(*ASYNC)
 async def test_the_task_does_not_keep_a_store_alive(services: Services, way: Way) -> None:
-    store: Any = way.store(
-        way.url(services), table_name=a_name(), check_expiration_interval=SHORT
-    )
+    store: Any = way.store(way.url(services), table_name=a_name(), check_expiration_interval=SHORT)
     await store.sync()
     await store.get(a_sid())
     engine, gone = store._opened.engine, weakref.ref(store)
@@ -247,14 +148,6 @@ async def test_the_task_does_not_keep_a_store_alive(services: Services, way: Way
         await greenlet_spawn(engine.dispose)
     else:
         engine.dispose()
-
-
-async def test_it_is_a_daemon_thread(services: Services) -> None:
-    with SQLSessionStore(services.sqlite_url(), check_expiration_interval=SHORT) as store:
-        store.sync()
-        store.get(a_sid())
-        [thread] = sweepers()
-        assert thread.daemon
 
 
 async def test_a_sweep_deletes_in_bounded_batches(services: Services) -> None:

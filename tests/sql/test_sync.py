@@ -72,7 +72,10 @@ async def on(store: Face, function: Any) -> Any:
 
 async def indexes(store: Face) -> set[str | None]:
     name = store.store.table.name
-    return await on(store, lambda: {i["name"] for i in inspect(store.engine).get_indexes(name)})
+    found: set[str | None] = await on(
+        store, lambda: {i["name"] for i in inspect(store.engine).get_indexes(name)}
+    )
+    return found
 
 
 @ways(*ALL)

@@ -19,9 +19,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    orm,
     text,
 )
-from sqlalchemy import orm
 from sqlalchemy.orm import DeclarativeBase, Mapped, declarative_base, mapped_column
 
 from tests.fixtures.services import Services
@@ -195,7 +195,7 @@ def test_an_unknown_option_is_a_type_error(kind: Any) -> None:
 @pytest.mark.parametrize("missing", ["sid", "expires", "data"])
 def test_a_missing_column_is_named(missing: str) -> None:
     with pytest.raises(ConfigurationError, match=f"'sessions' has no column named {missing}"):
-        store(table=node_table(MetaData(), **{missing: None}))
+        store(table=node_table(MetaData(), "sessions", **dict.fromkeys([missing])))
 
 
 def test_missing_columns_are_all_named_beside_those_that_are_there() -> None:
