@@ -19,6 +19,7 @@ call changes, and how to send a batch. It promises:
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
@@ -125,7 +126,8 @@ class Batcher(Generic[C]):
             if sent:
                 answers = await self._send([call for call, _ in sent])
         except Exception as error:
-            answers = [error] * len(sent)
+            # Each gets its own: a traceback that several requests share would mix them up.
+            answers = [copy.copy(error) for _ in sent]
         finally:
             # However this ends, a cancelled loop included, nobody is left waiting.
             self._places += 1

@@ -17,9 +17,9 @@ from typing import Any, Final, Self, TypedDict, Unpack
 
 from .codec import Codec, JSONCodec, encode_within
 from .errors import ConfigurationError, CorruptRecord
-from .expiry import expires_at
+from .expiry import expires_at, touch_is_due
 from .run import run, run_async
-from .session import COOKIE_KEY, Session, stored_lifetime
+from .session import COOKIE_KEY, Session, decode_document
 from .settings import Seconds, as_span
 from .sid import Key, Sid
 from .store import (
@@ -146,19 +146,16 @@ class _Store:
             raise TypeError(f"a session id is a Sid or a str, not {type(sid).__name__}")
         return self.key(sid)
 
-    def _decode(self, record: Record) -> dict[str, Any]:
-        try:
-            return self.codec.decode(record.data)
-        except ValueError as error:
-            raise CorruptRecord(record.key.hex(), str(error)) from error
+    def _values(self, record: Record) -> dict[str, Any]:
+        values, _ = decode_document(self.codec, record)
+        values.pop(COOKIE_KEY, None)
+        return values
 
     def _get_steps(self, sid: Sid | str) -> Steps[dict[str, Any] | None]:
         record = yield from ask(Load(self._key(sid)))
         if record is None:
             return None
-        values = self._decode(record)
-        values.pop(COOKIE_KEY, None)
-        return values
+        return self._values(record)
 
     def _set_steps(
         self, sid: Sid | str, data: Mapping[str, Any], expires: datetime | None
@@ -180,7 +177,7 @@ class _Store:
         for name in values:
             if not isinstance(name, str):
                 raise TypeError(f"session keys are strings, not {type(name).__name__}")
-        expires = (expires or self.clock() + self.expiration).astimezone(UTC)
+        expires = (expires or self._lifetime(None, None)).astimezone(UTC)
         encoded = encode_within(self.codec, document, self.max_size)
         yield from ask(Put(key, encoded, expires, values))
 
@@ -191,13 +188,9 @@ class _Store:
         record = yield from ask(Load(key))
         if record is None:
             return
-        stored = self._decode(record).get(COOKIE_KEY)
-        try:
-            lifetime = (None, None) if stored is None else stored_lifetime(stored)
-        except ValueError as error:
-            raise CorruptRecord(record.key.hex(), str(error)) from error
+        _, lifetime = decode_document(self.codec, record)
         wanted = self._lifetime(*lifetime)
-        if wanted > record.expires:
+        if touch_is_due(record.expires, wanted, self.touch_after):
             yield from ask(Touch(key, wanted, self.touch_after))
 
     def _lifetime(self, max_age: timedelta | None, fixed: datetime | None) -> datetime:
@@ -213,11 +206,9 @@ class _Store:
             page = yield from ask(Scan(after, PAGE))
             for record in page:
                 try:
-                    values = self._decode(record)
+                    sessions.append(self._values(record))
                 except CorruptRecord:
                     continue
-                values.pop(COOKIE_KEY, None)
-                sessions.append(values)
             if len(page) < PAGE:
                 return sessions
             after = page[-1].key

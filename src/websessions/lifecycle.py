@@ -22,7 +22,7 @@ from .expiry import expires_at, touch_is_due
 from .merge import merge
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
 from .run import Pause
-from .session import COOKIE_KEY, Session, stored_lifetime
+from .session import Session, decode_document
 from .settings import SessionSettings
 from .sid import Key, Sid, generated_sid
 from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask
@@ -298,23 +298,16 @@ class RequestSession(ABC):
         session, seen = self.session, self._record
         assert data is not None
         assert seen is not None
-        new_key = self._store.key(session._sid) if moving and session._sid else None
+        assert session._sid is not None
+        new_key = self._store.key(session._sid) if moving else None
         give_up = time.monotonic() + CONFLICT_DEADLINE
         wait = 0.001
         while True:
             written = yield from ask(Replace(seen, data, self._expires(), session._values, new_key))
-            theirs = None if written is not None else (yield from ask(Load(seen.key)))
-            if written is None:
-                # It may have landed, and its answer been lost together with the connection.
-                if theirs is None and new_key is not None:
-                    written = yield from ask(Load(new_key))
-                    if written is not None and written.data != data:
-                        written = None  # another session's: `genid` gives ids that are taken
-                elif theirs is not None and theirs.data == data and new_key is None:
-                    written = theirs
             if written is not None:
                 self._presented, self._record, self._saved = session._sid, written, True
                 return
+            theirs = yield from ask(Load(seen.key))
             if theirs is None:
                 log.info("a session ended while a request was using it; its changes are dropped")
                 self._row, self._record = Row.ENDED, None
@@ -324,6 +317,8 @@ class RequestSession(ABC):
                     f"other requests kept changing this session for {CONFLICT_DEADLINE:g} s;"
                     " this request's changes are not saved"
                 )
+            if new_key is not None and theirs == seen:
+                raise ConfigurationError("genid returned an id that is taken")
             data = self._merged(seen, theirs)
             seen = theirs
             yield from ask(Pause(random.uniform(0, wait)))  # noqa: S311  jitter is no secret
@@ -431,13 +426,7 @@ class RequestSession(ABC):
         return encode_within(self._store.codec, self.session._document(), self._store.max_size)
 
     def _decode(self, record: Record) -> dict[str, Any]:
-        try:
-            document = self._store.codec.decode(record.data)
-            if COOKIE_KEY in document:
-                stored_lifetime(document[COOKIE_KEY])
-            return document
-        except ValueError as error:
-            raise CorruptRecord(record.key.hex(), str(error)) from error
+        return decode_document(self._store.codec, record)[0]
 
 
 _WRITES: Final = frozenset(

@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Generator, Iterator, MutableMapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from .errors import SessionError
+from .codec import Codec
+from .errors import CorruptRecord, SessionError
 from .outcome import Intent
 from .settings import CookieSettings, Seconds, as_span
 from .sid import Sid
+from .store import Record
 
 __all__ = ["COOKIE_KEY", "Completed", "Exchange", "Session", "SessionCookie"]
 
@@ -79,6 +81,23 @@ def stored_lifetime(stored: object) -> tuple[timedelta | None, datetime | None]:
             except OverflowError:
                 pass
     raise ValueError(f"{COOKIE_KEY} is not what a session cookie stores")
+
+
+def decode_document(
+    codec: Codec, record: Record
+) -> tuple[dict[str, Any], tuple[timedelta | None, datetime | None]]:
+    """A stored document, and the `max_age` and fixed `expires` that it has for its cookie.
+
+    Raises:
+        CorruptRecord: it is nothing that was stored by a session.
+    """
+    try:
+        document = codec.decode(record.data)
+        if COOKIE_KEY not in document:
+            return document, (None, None)
+        return document, stored_lifetime(document[COOKIE_KEY])
+    except ValueError as error:
+        raise CorruptRecord(record.key.hex(), str(error)) from error
 
 
 class SessionCookie:
@@ -235,8 +254,8 @@ class Session(MutableMapping[str, Any]):
 
         Args:
             keep_data: False empties the session as well.
-            privilege: this is a login or another change of privilege: the old id loses all
-                authority at once.
+            privilege: this is a login or another change of privilege. Every old id dies at once,
+                so it makes no difference yet; say it, for the day when others get a grace.
 
         Raises:
             SessionError: the response has begun, so its cookie can not be changed any more.

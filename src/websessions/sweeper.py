@@ -49,7 +49,8 @@ class SweeperThread:
         self.wanted = self._interval > 0
         """Whether the next use of the store has to start the thread."""
         self._stop: threading.Event | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        """Those that may still have a sweep under way."""
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -59,13 +60,14 @@ class SweeperThread:
             if self._stop is not None or self._interval <= 0:
                 return
             self._stop = threading.Event()
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=_sweep_in_thread,
                 args=(self._store, self._interval, self._stop),
                 name="websessions-sweeper",
                 daemon=True,
             )
-            self._thread.start()
+            thread.start()
+            self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
 
     def stop(self) -> None:
         """Stop; only `start` starts it again."""
@@ -78,15 +80,16 @@ class SweeperThread:
     def close(self) -> None:
         """Stop, and let a sweep that is under way end: it has a connection of the store's."""
         self.stop()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(LAST_SWEEP)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(LAST_SWEEP)
 
     def after_fork(self) -> None:
         """In a forked child: the thread stayed behind, so the next use starts a new one."""
         self._lock = threading.Lock()
         self.wanted = self.wanted or self._stop is not None
-        self._stop = self._thread = None
+        self._stop = None
+        self._threads = []
 
     @property
     def running(self) -> bool:

@@ -224,8 +224,8 @@ async def test_sync_whose_answer_is_lost_is_done(services: Services, way: Way) -
     with WireTap.of(way.url(services)) as tap:
         for command in range(1, 40, 3):
             store = Face(way.store(tap.through(way.url(services)), table_name=a_name()))
-            # A schema change is not repeated on a lost connection: the app's start fails or
-            # succeeds, and the next one finds or finishes it.
+            # Where it was connecting that failed, so may the app's start; the next one finds or
+            # finishes what is there.
             with contextlib.suppress(StoreUnavailable), cut_behind(tap, command):
                 await store.sync()
             await store.sync()

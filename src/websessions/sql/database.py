@@ -90,7 +90,7 @@ class Database:
                     while len(answers) < len(calls):
                         call = calls[len(answers)]
                         answers.append(self._answer(talk, call, repeated=doubtful > 0))
-                        doubtful -= 1
+                        doubtful = max(0, doubtful - 1)
                     talk.cursor.close()
             except self._losses as error:
                 cause = error.reason if isinstance(error, _Lost) else error
@@ -202,9 +202,11 @@ class Database:
     def _fail_the_rest(
         self, calls: Sequence[Call[Any]], answers: list[Any], error: BaseException
     ) -> list[Any]:
-        failure = store_error(error, self._dialect, lost=True)
-        failure.__cause__ = error
-        return [*answers, *(failure for _ in calls[len(answers) :])]
+        # An error for each: a traceback that several requests share would mix them up.
+        failures = [store_error(error, self._dialect, lost=True) for _ in calls[len(answers) :]]
+        for failure in failures:
+            failure.__cause__ = error
+        return [*answers, *failures]
 
     def _idle_connections(self) -> int:
         count = getattr(self.engine.pool, "checkedin", None)
@@ -218,6 +220,7 @@ class Database:
         """
         table = self._table.layout.table
         failure: BaseException | None = None
+        losses = 0
         for _ in range(CREATE_TRIES):
             try:
                 with self.engine.connect() as connection:
@@ -234,7 +237,9 @@ class Database:
                         missing[0].create(connection, checkfirst=True)
             except sqlalchemy_exc.DBAPIError as error:
                 failure = error
-                if error.connection_invalidated or is_timeout(error.orig or error):
+                # A connection that was lost took the others of the pool with it: the next is new.
+                losses += error.connection_invalidated
+                if not _was_reached(error) or losses > 1 or is_timeout(error.orig or error):
                     break
             except (OSError, sqlalchemy_exc.TimeoutError) as error:
                 failure = error
@@ -242,7 +247,7 @@ class Database:
         assert failure is not None
         cause = failure.orig if isinstance(failure, sqlalchemy_exc.DBAPIError) else failure
         raise store_error(
-            cause or failure, self._dialect, lost=not _was_refused(failure)
+            cause or failure, self._dialect, lost=losses > 1 or not _was_reached(failure)
         ) from failure
 
 
@@ -251,6 +256,6 @@ def _discard(connection: Any) -> None:
         connection.invalidate()
 
 
-def _was_refused(error: BaseException) -> bool:
+def _was_reached(error: BaseException) -> bool:
     """Whether the database was there to answer at all."""
     return isinstance(error, sqlalchemy_exc.DBAPIError) and error.statement is not None

@@ -346,10 +346,11 @@ def sweep(cursor: Cursor, table: Table, call: Sweep, now: datetime) -> Swept:
     padded = due + due[-1:] * (SWEEP_KEYS - len(due))
     keys = {f"p_key_{n}": key for n, key in enumerate(padded)}
     _execute(cursor, statements.sweep, {**keys, "p_now": statements.moment(now)})
-    deleted = cursor.rowcount
+    deleted = handled = cursor.rowcount
     if deleted < len(due) and statements.rearm is not None:
         _execute(cursor, statements.rearm, {**keys, "p_now": statements.moment(now)})
-    return Swept(deleted, len(due) == limit)
+        handled += cursor.rowcount
+    return Swept(deleted, len(due) == limit and handled > 0)
 
 
 def _first_version(table: Table) -> int | None:

@@ -30,6 +30,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -137,9 +138,13 @@ class Statements:
         self._now = bindparam("p_now", type_=layout.expires.type)
         self._is_it = layout.sid == _parameter("key", layout.sid.type)
         self._is_live = layout.expires > self._now
-        self._columns = [layout.sid, layout.data, layout.expires]
+        self._columns: list[Any] = [layout.sid, layout.data, layout.expires]
         if layout.version is not None:
-            self._columns.append(layout.version)
+            # A column that was added to rows that are there may be NULL in them.
+            self._version: Any = layout.version
+            if layout.version.nullable:
+                self._version = func.coalesce(layout.version, literal_column("0"))
+            self._columns.append(self._version)
         self._inserts: dict[frozenset[str], Statement] = {}
         self._insert_batches: dict[frozenset[str], Statement] = {}
         self._puts: dict[frozenset[str], Statement] = {}
@@ -314,7 +319,7 @@ class Statements:
         column = self._sweep_column
         return self._compiled(
             select(self.layout.sid)
-            .where(column <= self._now)
+            .where(self._is_due(column))
             .order_by(column)
             .limit(bindparam("p_limit", type_=Integer())),
             [self.layout.sid],
@@ -339,7 +344,7 @@ class Statements:
             update(self.layout.table)
             .where(
                 self.layout.sid.in_(self._due_keys()),
-                column <= self._now,
+                self._is_due(column),
                 self._is_live,
             )
             .values({column.key: self.layout.expires})
@@ -350,6 +355,10 @@ class Statements:
     @property
     def _sweep_column(self) -> Column[Any]:
         return self.layout.expires if self.layout.sweep_after is None else self.layout.sweep_after
+
+    def _is_due(self, column: Column[Any]) -> Any:
+        due = column <= self._now
+        return due if self.layout.sweep_after is None else _or_null(column, due)
 
     def _due_keys(self) -> list[Any]:
         kind = self.layout.sid.type
@@ -365,7 +374,7 @@ class Statements:
         layout = self.layout
         values = self._assignments({layout.data.key, layout.expires.key, *layout.mirrors}, given)
         if layout.version is not None:
-            values[layout.version.key] = layout.version + literal_column("1")
+            values[layout.version.key] = self._version + literal_column("1")
         if layout.updated_at is not None:
             values[layout.updated_at.key] = given(layout.updated_at.key, layout.updated_at.type)
         if layout.sweep_after is not None:
@@ -373,7 +382,8 @@ class Statements:
             # and as it was otherwise, which is what keeps PostgreSQL's updates HOT.
             sooner = given(layout.sweep_after.key, layout.sweep_after.type)
             values[layout.sweep_after.key] = case(
-                (layout.sweep_after > sooner, sooner), else_=layout.sweep_after
+                (_or_null(layout.sweep_after, layout.sweep_after > sooner), sooner),
+                else_=layout.sweep_after,
             )
         return values
 
@@ -407,7 +417,7 @@ class Statements:
         """The guard of a write: the version that was read, or the data that was read."""
         layout = self.layout
         if layout.version is not None:
-            return layout.version == given("seen", layout.version.type)
+            return self._version == given("seen", layout.version.type)
         seen = given("seen", layout.data.type)
         if self.dialect.name in ("mysql", "mariadb") and isinstance(layout.data.type, String):
             # Text is compared by its collation there, which may well ignore case.
@@ -420,6 +430,11 @@ Given: TypeAlias = Callable[[str, TypeEngine[Any]], Any]
 
 # Types of which an array holds plain values: an array of arrays would be flattened.
 _ARRAY_ITEMS: Final = (String, Integer, LargeBinary, DateTime, Numeric, Boolean, Uuid)
+
+
+def _or_null(column: Column[Any], condition: Any) -> Any:
+    """The condition, true as well where an app's column is NULL, if it may be that."""
+    return or_(condition, column.is_(None)) if column.nullable else condition
 
 
 def _parameter(name: str, kind: TypeEngine[Any]) -> Any:

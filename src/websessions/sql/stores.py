@@ -13,9 +13,9 @@ from sqlalchemy import Table as SQLTable
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
-from ..batching import Batcher
+from ..batching import Batcher, Closed
 from ..direct import AsyncSessionStore, SessionStore, StoreOptions
-from ..errors import ConfigurationError, StoreTimeout
+from ..errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from ..settings import Seconds, as_span
 from ..sid import Key
 from ..store import Call, Clock, Delete, Insert, Load, Put, Replace, Touch
@@ -248,7 +248,12 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         if loop is not self._loop:
             self._enter(loop)
         if len(calls) == 1 and isinstance(calls[0], _OF_ONE_SESSION):
-            return [await self._batcher.submit(calls[0])]
+            answer = await self._batcher.submit(calls[0])
+            if isinstance(answer, Closed):
+                answer = StoreUnavailable(
+                    "the store was closed while this call waited for its turn"
+                )
+            return [answer]
         return await self._call(self._database.perform, calls)
 
     def _batch(self, calls: Sequence[Call[Any]]) -> Awaitable[list[Any]]:
