@@ -128,6 +128,8 @@ class Batcher(Generic[C]):
         except Exception as error:
             # Each gets its own: a traceback that several requests share would mix them up.
             answers = [copy.copy(error) for _ in sent]
+            for answer in answers:
+                answer.__cause__ = error.__cause__
         finally:
             # However this ends, a cancelled loop included, nobody is left waiting.
             self._places += 1

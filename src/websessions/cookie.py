@@ -91,9 +91,11 @@ class SessionCookies:
         found: Sid | None = None
         for pair in header.split(";"):
             key, separator, value = pair.partition("=")
-            if not separator or key.strip() != name:
+            # Only what RFC 6265 calls white space: Python strips more, and to a browser
+            # "\xa0__Host-sid" is no name with a prefix.
+            if not separator or key.strip(" \t") != name:
                 continue
-            sid = self._value.verify(value.strip().strip('"'))
+            sid = self._value.verify(value.strip(" \t").strip('"'))
             if sid is None:
                 continue
             if found is not None and found != sid:

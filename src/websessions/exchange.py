@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
+from typing import TypeVar
 
 from .errors import SessionNotLoaded
 from .lifecycle import Finished, Lifecycle, RequestSession
 from .run import run, run_async
 from .session import Completed, Session
-from .store import AsyncPerforms, Performs
+from .store import AsyncPerforms, Performs, Steps
 
 __all__ = ["AsyncExchange", "SyncExchange"]
+
+R = TypeVar("R")
 
 _DONE = Completed()
 
@@ -75,6 +79,12 @@ class AsyncExchange(RequestSession):
     ) -> None:
         super().__init__(lifecycle, cookies, https=https, opted_out=opted_out)
         self._performs = store
+        # A handler may save in one task while it works in another; one thing at a time.
+        self._lock = asyncio.Lock()
+
+    async def _run(self, steps: Steps[R]) -> R:
+        async with self._lock:
+            return await run_async(steps, self._performs)
 
     def require(self) -> None:
         raise SessionNotLoaded(
@@ -82,18 +92,18 @@ class AsyncExchange(RequestSession):
         )
 
     async def load(self) -> None:
-        await run_async(self.load_steps(), self._performs)
+        await self._run(self.load_steps())
 
     async def save(self) -> None:
-        await run_async(self.settle_steps(), self._performs)
+        await self._run(self.settle_steps())
 
     async def reload(self) -> None:
-        await run_async(self.reload_steps(), self._performs)
+        await self._run(self.reload_steps())
 
     async def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
-        return await run_async(self.finish_steps(unset=unset), self._performs)
+        return await self._run(self.finish_steps(unset=unset))
 
     async def close(self) -> None:
         """Save what was changed since the response began."""
-        await run_async(self.close_steps(), self._performs)
+        await self._run(self.close_steps())

@@ -151,6 +151,8 @@ class RequestSession(ABC):
         key = self._store.key(self._presented)
         try:
             record = yield from ask(Load(key))
+            if self.session._intent is Intent.DESTROY:
+                return  # asked for while it was being read
             document = None if record is None else self._decode(record)
             if record is not None and document is not None:
                 self.session._adopt(self._presented, document)
@@ -170,7 +172,9 @@ class RequestSession(ABC):
         session = self.session
         if self._row is Row.UNBORN or self._presented is None:
             raise SessionError("there is nothing to reload: the session is not stored yet")
-        session._intent, session._loaded = Intent.KEEP, False
+        if session._intent is not Intent.ABANDON:
+            session._intent = Intent.KEEP
+        session._loaded = False
         session._touched = session._emptied = False
         yield from self.load_steps()
 
@@ -188,7 +192,7 @@ class RequestSession(ABC):
         try:
             if unset and settings.unset == "destroy":
                 session.destroy()
-            elif unset:
+            elif unset and session._intent is not Intent.DESTROY:
                 self.abandon()
             elif settings.looks_at_every_session and not self.opted_out:
                 yield from self.load_steps()
@@ -228,10 +232,24 @@ class RequestSession(ABC):
 
     def settle_steps(self) -> Steps[None]:
         """Do to the store what the outcome table says; remember what the cookie needs."""
+        session = self.session
+        asked = session._intent, session._touched, session._emptied, session._written
+        try:
+            yield from self._carry_out()
+        except BaseException:
+            # What was asked for meanwhile counts; else what was asked for still stands.
+            if session._intent is Intent.KEEP:
+                session._intent = asked[0]
+            session._touched |= asked[1]
+            session._emptied |= asked[2]
+            session._written |= asked[3]
+            raise
+
+    def _carry_out(self) -> Steps[None]:
         session, settings = self.session, self._rules.settings
         data = self._encoded() if self._may_have_changed() else None
         changed = self._has_changed(data)
-        intent = session._intent
+        intent, touched = session._intent, session._touched
         save = saving(
             self._row,
             intent,
@@ -242,17 +260,22 @@ class RequestSession(ABC):
         action, cookie = OUTCOMES[self._row, intent, save]
         if data is None and action in _WRITES:
             data = self._encoded()
+        emptied = session._emptied
+        # Settled from here on: the handler may go on meanwhile, and ask for more.
+        if intent is not Intent.ABANDON:
+            session._intent = Intent.KEEP
+        session._touched = session._emptied = session._written = False
         match action:
             case StoreAction.INSERT if not self._cookie_can_be_set():
                 cookie = CookieAction.NONE
             case StoreAction.INSERT:
                 yield from self._insert_steps(data)
             case StoreAction.TOUCH:
-                yield from self._touch_steps()
+                yield from self._touch_steps(touched)
             case StoreAction.REPLACE:
-                yield from self._replace_steps(data)
+                yield from self._replace_steps(data, emptied=emptied)
             case StoreAction.MOVE:
-                yield from self._replace_steps(data, moving=True)
+                yield from self._replace_steps(data, moving=True, emptied=emptied)
             case StoreAction.DELETE:
                 yield from self._delete_steps()
             case StoreAction.RENEW:
@@ -268,15 +291,12 @@ class RequestSession(ABC):
             cookie = CookieAction.NONE
         cookie = cookie_action(
             cookie,
-            changed=changed or session._touched,
+            changed=changed or touched,
             rolling=settings.rolling and not self.opted_out,
             persistent=session._cookie.persistent,
         )
         if cookie is not CookieAction.NONE:
             self._cookie = cookie
-        if intent is not Intent.ABANDON:
-            session._intent = Intent.KEEP
-        session._touched = session._emptied = session._written = False
 
     def _insert_steps(self, data: bytes | None) -> Steps[None]:
         assert data is not None
@@ -293,20 +313,27 @@ class RequestSession(ABC):
             session._sid = None
         raise ConfigurationError("genid returned an id that is taken, three times in a row")
 
-    def _replace_steps(self, data: bytes | None, *, moving: bool = False) -> Steps[None]:
+    def _replace_steps(
+        self, data: bytes | None, *, moving: bool = False, emptied: bool = False
+    ) -> Steps[None]:
         """Write the session over what was read; where someone else wrote first, merge and retry."""
         session, seen = self.session, self._record
         assert data is not None
         assert seen is not None
-        assert session._sid is not None
-        new_key = self._store.key(session._sid) if moving else None
+        sid = session._sid
+        assert sid is not None
+        new_key = self._store.key(sid) if moving else None
         give_up = time.monotonic() + CONFLICT_DEADLINE
-        wait = 0.001
+        wait = 0.0
         while True:
             written = yield from ask(Replace(seen, data, self._expires(), session._values, new_key))
             if written is not None:
-                self._presented, self._record, self._saved = session._sid, written, True
+                self._presented, self._record, self._saved = sid, written, True
                 return
+            if wait:
+                # Before reading, not after: what was read is old soon on a busy session.
+                yield from ask(Pause(random.uniform(0, wait)))  # noqa: S311  jitter is no secret
+            wait = min(2 * wait, 0.25) or 0.001
             theirs = yield from ask(Load(seen.key))
             if theirs is None:
                 log.info("a session ended while a request was using it; its changes are dropped")
@@ -319,46 +346,49 @@ class RequestSession(ABC):
                 )
             if new_key is not None and theirs == seen:
                 raise ConfigurationError("genid returned an id that is taken")
-            data = self._merged(seen, theirs)
+            if session._intent is Intent.DESTROY:
+                return  # asked for meanwhile, and carried out next
+            data = self._merged(seen, theirs, sid, emptied=emptied)
             seen = theirs
-            yield from ask(Pause(random.uniform(0, wait)))  # noqa: S311  jitter is no secret
-            wait = min(2 * wait, 0.25)
 
-    def _merged(self, base: Record, theirs: Record) -> bytes:
+    def _merged(self, base: Record, theirs: Record, sid: Sid, *, emptied: bool) -> bytes:
         """Make my changes to what they wrote; the session shows the result from here on."""
         session, codec = self.session, self._store.codec
-        assert session._sid is not None
 
         def same(one: Any, other: Any) -> bool:
             return codec.encode({"": one}) == codec.encode({"": other})
 
         mine = session._document()
-        if session._emptied:
+        if emptied or session._emptied:
             document = dict(mine)
         else:
             document = merge(self._decode(base), mine, self._decode(theirs), same)
-        session._adopt(session._sid, document)
+        session._adopt(session._sid or sid, document)
         return self._encoded()
 
-    def _touch_steps(self) -> Steps[None]:
+    def _touch_steps(self, asked: bool) -> Steps[None]:
         store, record, wanted = self._store, self._record, self._expires()
         assert record is not None
-        slack = timedelta(0) if self.session._touched else store.touch_after
+        slack = timedelta(0) if asked else store.touch_after
         if store.disable_touch or not touch_is_due(record.expires, wanted, slack):
             return
-        if self._saved and not self.session._touched:
+        if self._saved and not asked:
             return
         try:
-            yield from ask(Touch(record.key, wanted, slack))
+            moved = yield from ask(Touch(record.key, wanted, slack, record))
         except StoreError as error:
             # Nothing the handler wrote is lost, so its answer is not lost either.
             log.warning("a session could not be touched and may expire early: %s", error)
             return
-        self._record = replace(record, expires=wanted)
+        if moved:
+            self._record = replace(record, expires=wanted)
 
     def _delete_steps(self) -> Steps[None]:
-        assert self._presented is not None
-        yield from ask(Delete(self._store.key(self._presented)))
+        ended = self._presented
+        assert ended is not None
+        yield from ask(Delete(self._store.key(ended)))
+        if self.session._sid == ended:
+            self.session._sid = None
         self._row, self._record, self._presented = Row.UNBORN, None, None
 
     # Facts

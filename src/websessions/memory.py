@@ -72,8 +72,10 @@ class _Records:
                 version = 1 if there is None else (there.version or 0) + 1
                 records[key] = Record(key, data, expires, version)
                 return None
-            case Touch(key, expires, slack):
+            case Touch(key, expires, slack, seen):
                 live = self._live(key, now)
+                if live is not None and seen is not None and live.version != seen.version:
+                    return False
                 if live is None or live.expires >= expires or expires - live.expires < slack:
                     return False
                 records[key] = replace(live, expires=expires)

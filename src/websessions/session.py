@@ -262,7 +262,7 @@ class Session(MutableMapping[str, Any]):
         """
         self._look()
         self._refuse_after_response("regenerate()")
-        if self._intent is not Intent.DESTROY:
+        if self._intent is Intent.KEEP:
             self._intent = Intent.REGENERATE
         self._sid = self._exchange.new_sid()
         if not keep_data:

@@ -19,7 +19,7 @@ The rules a store has to keep, whatever it is made of:
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -74,7 +74,7 @@ class Record:
     """
 
     key: Key
-    data: bytes
+    data: bytes = field(repr=False)
     expires: datetime
     version: int | None = None
 
@@ -100,9 +100,9 @@ class Insert(Call["Record | None"]):
     """
 
     key: Key
-    data: bytes
+    data: bytes = field(repr=False)
     expires: datetime
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ class Replace(Call["Record | None"]):
     """
 
     seen: Record
-    data: bytes
+    data: bytes = field(repr=False)
     expires: datetime
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)
     new_key: Key | None = None
 
 
@@ -124,21 +124,23 @@ class Put(Call[None]):
     """Insert, or overwrite whatever is there, expired or corrupt: `set()` for direct use."""
 
     key: Key
-    data: bytes
+    data: bytes = field(repr=False)
     expires: datetime
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Touch(Call[bool]):
     """Push the expiry on to `expires`, if that moves it by `slack` or more.
 
-    Never shortens, never revives, writes no data. True if it moved.
+    Never shortens, never revives, writes no data. True if it moved. With `seen`, only if the
+    record's data is still as it was read then: who wrote since has set the expiry, too.
     """
 
     key: Key
     expires: datetime
     slack: timedelta = timedelta(0)
+    seen: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)

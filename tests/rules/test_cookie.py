@@ -167,6 +167,15 @@ class TestReading:
         header = f"sid={signed(SID, NEW)}; sid={signed(SID, OLD)}"
         assert cookies(NEW, OLD).read(header) == SID
 
+    @pytest.mark.parametrize("space", ["\xa0", "\x85", "\x0b", "\x1f"])
+    def test_what_only_python_takes_for_space_is_part_of_a_name(self, space: str) -> None:
+        """A browser checks no prefix of such a name, so a sibling domain could set it."""
+        reader = cookies(name="__Host-sid", secure=True)
+        value = signed(SID, name="__Host-sid")
+        assert reader.read(f"__Host-sid={value}") == SID
+        assert reader.read(f"{space}__Host-sid={value}") is None
+        assert reader.read(f"__Host-sid{space}={value}") is None
+
 
 class TestSetting:
     @pytest.mark.parametrize("https", [True, False])

@@ -375,7 +375,7 @@ class TestTouching:
             assert exchange.session["a"] == 1
             _, made = ended(exchange, *((kind, True) for kind in calls))
             if made:
-                assert made == [Touch(KEY, rules.now + DAY, timedelta(minutes=1))]
+                assert made == [Touch(KEY, rules.now + DAY, timedelta(minutes=1), record({"a": 1}))]
 
     def test_a_session_that_nobody_looked_at_is_touched_too(self) -> None:
         """As express does: the visitor is there."""
@@ -398,7 +398,7 @@ class TestTouching:
         exchange = loaded({}, rules=Rules(now=NOW + timedelta(seconds=1)))
         exchange.session.touch()
         _, made = ended(exchange, (Touch, True))
-        assert made == [Touch(KEY, NOW + timedelta(days=1, seconds=1), timedelta(0))]
+        assert made == [Touch(KEY, NOW + DAY + timedelta(seconds=1), timedelta(0), record({}))]
 
     def test_a_write_needs_no_touch(self) -> None:
         exchange = loaded({}, rules=Rules(now=NOW + timedelta(hours=1)))
@@ -536,6 +536,93 @@ class TestLostAnswers:
         exchange.session.regenerate()
         with pytest.raises(ConfigurationError, match="genid"):
             ended(exchange, (Replace, None), (Load, exchange._record))
+
+
+class TestAskedMeanwhile:
+    """A handler may work in one task while it saves or loads in another."""
+
+    @staticmethod
+    def under_way(steps: Steps[Any], kind: type[Call[Any]]) -> Any:
+        call = next(steps)
+        assert type(call) is kind
+        return call
+
+    @staticmethod
+    def answer(steps: Steps[Any], value: Any) -> None:
+        with pytest.raises(StopIteration):
+            steps.send(value)
+
+    def test_a_logout_during_a_save_is_carried_out(self) -> None:
+        exchange = loaded({"user_id": 1})
+        exchange.session["seen"] = 1
+        steps = exchange.settle_steps()
+        call = self.under_way(steps, Replace)
+        exchange.session.destroy()
+        self.answer(steps, replaced(call))
+        finished, _ = ended(exchange, (Delete, True))
+        assert finished.cookie is not None
+        assert "Max-Age=0" in finished.cookie
+
+    def test_a_logout_during_a_conflict_is_carried_out(self) -> None:
+        exchange = loaded({"user_id": 1})
+        exchange.session["seen"] = 1
+        steps = exchange.settle_steps()
+        self.under_way(steps, Replace)
+        exchange.session.destroy()
+        assert steps.send(None) == Load(KEY)
+        self.answer(steps, record({"user_id": 1, "b": 2}, version=2))
+        assert dict(exchange.session) == {}
+        ended(exchange, (Delete, True))
+
+    def test_a_login_during_a_save_moves_the_row_next(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session["a"] = 1
+        steps = exchange.settle_steps()
+        call = self.under_way(steps, Replace)
+        exchange.session.regenerate(privilege=True)
+        exchange.session["admin"] = True
+        self.answer(steps, replaced(call))
+        sid = exchange.session.id
+        finished, [move] = ended(exchange, (Replace, replaced))
+        assert (move.seen.key, move.new_key) == (KEY, sid.digest())
+        assert codec.decode(move.data) == {"a": 1, "admin": True}
+        assert cookie_sid(finished) == sid.value
+
+    def test_a_write_during_a_save_is_saved_next(self) -> None:
+        exchange = loaded({})
+        exchange.session["a"] = 1
+        steps = exchange.settle_steps()
+        call = self.under_way(steps, Replace)
+        exchange.session["b"] = 2
+        self.answer(steps, replaced(call))
+        _, [write] = ended(exchange, (Replace, replaced))
+        assert codec.decode(write.data) == {"a": 1, "b": 2}
+
+    def test_a_logout_during_a_load_revives_nothing(self) -> None:
+        exchange = request(SID)
+        steps = exchange.load_steps()
+        self.under_way(steps, Load)
+        exchange.session.destroy()
+        self.answer(steps, record({"user_id": 1}))
+        assert dict(exchange.session) == {}
+        finished, _ = ended(exchange, (Delete, True))
+        assert finished.cookie is not None
+        assert "Max-Age=0" in finished.cookie
+
+    def test_what_a_failed_save_did_not_do_is_done_next(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session["a"] = 1
+        exchange.session.regenerate()
+        with pytest.raises(StoreUnavailable):
+            play(exchange.settle_steps(), (Replace, StoreUnavailable("down")))
+        _, [move] = ended(exchange, (Replace, replaced))
+        assert move.new_key == exchange.session.id.digest()
+
+    def test_taking_a_session_away_takes_no_logout_back(self) -> None:
+        exchange = loaded({"user_id": 1})
+        exchange.session.destroy()
+        finished, _ = play(exchange.finish_steps(unset=True), (Delete, True))
+        assert finished.cookie is not None
 
 
 class TestRegenerating:

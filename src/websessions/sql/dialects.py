@@ -126,7 +126,7 @@ def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) ->
 
 def _made_engine(db: str | URL, in_asyncio: bool, timeout: timedelta | None) -> tuple[Engine, bool]:
     url = _with_driver(db, in_asyncio)
-    shown = url.render_as_string(hide_password=True)
+    shown = url.set(query={}).render_as_string(hide_password=True)
     try:
         asynchronous = bool(url.get_dialect().is_async) or (
             in_asyncio and url.get_driver_name() == "psycopg"

@@ -163,7 +163,7 @@ def replace(cursor: Cursor, table: Table, call: Replace, now: datetime) -> Recor
 def touch(cursor: Cursor, table: Table, call: Touch, now: datetime) -> bool:
     statements = table.statements
     values = named(touching(table, call)) | {"p_now": statements.moment(now)}
-    _execute(cursor, statements.touch, values)
+    _execute(cursor, statements.touch if call.seen is None else statements.touch_seen, values)
     return cursor.rowcount > 0
 
 
@@ -185,11 +185,9 @@ def inserted(table: Table, call: Insert) -> Record:
 
 
 def replacing(table: Table, call: Replace, now: datetime) -> dict[str, Any]:
-    statements, seen = table.statements, call.seen
-    by_data = table.layout.version is None
     return {
-        "key": statements.key_out(seen.key),
-        "seen": statements.data_out(seen.data) if by_data else seen.version,
+        "key": table.statements.key_out(call.seen.key),
+        "seen": _guard(table, call.seen),
         **_written(table, call, now),
     }
 
@@ -201,11 +199,17 @@ def replaced(call: Replace) -> Record:
 
 def touching(table: Table, call: Touch) -> dict[str, Any]:
     statements = table.statements
-    return {
+    values = {
         "key": statements.key_out(call.key),
         table.layout.expires.key: statements.moment(call.expires),
         "ceiling": statements.moment(call.expires - max(call.slack, _TICK)),
     }
+    return values if call.seen is None else {**values, "seen": _guard(table, call.seen)}
+
+
+def _guard(table: Table, seen: Record) -> Any:
+    """What has to be unchanged: the version, or the data where there is none."""
+    return table.statements.data_out(seen.data) if table.layout.version is None else seen.version
 
 
 # Many calls in one statement
@@ -263,7 +267,12 @@ def touch_batch(cursor: Cursor, table: Table, calls: Sequence[Touch], now: datet
     keys = _distinct([call.key for call in calls])
     rows = _columns([touching(table, call) for call in calls])
     rows["p_now"] = table.statements.moment(now)
-    won = _won(cursor, table, table.statements.touch_batch, rows)
+    statements = table.statements
+    guarded = calls[0].seen is not None
+    if any((call.seen is not None) is not guarded for call in calls):
+        raise Unbatchable
+    statement = statements.touch_seen_batch if guarded else statements.touch_batch
+    won = _won(cursor, table, statement, rows)
     return [key in won for key in keys]
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ClauseElement,
     Column,
     DateTime,
+    Enum,
     Integer,
     LargeBinary,
     Numeric,
@@ -229,6 +230,10 @@ class Statements:
         return self._compiled(self._touch(_parameter))
 
     @cached_property
+    def touch_seen(self) -> Statement:
+        return self._compiled(self._touch_seen(_parameter))
+
+    @cached_property
     def delete(self) -> Statement:
         return self._compiled(delete(self.layout.table).where(self._is_it))
 
@@ -248,6 +253,10 @@ class Statements:
     @cached_property
     def touch_batch(self) -> Statement:
         return self._batch(self._touch)
+
+    @cached_property
+    def touch_seen_batch(self) -> Statement:
+        return self._batch(self._touch_seen)
 
     @cached_property
     def delete_batch(self) -> Statement:
@@ -276,7 +285,12 @@ class Statements:
     def takes_batches(self) -> bool:
         """Whether the dialect can, and every column that is written has a type that arrays take."""
         return self.dialect.name == "postgresql" and all(
-            isinstance(column.type, _ARRAY_ITEMS) for column in self.layout.table.c
+            isinstance(column.type, _ARRAY_ITEMS)
+            and not isinstance(column.type, Enum)
+            # A function of the app's is called once for each statement; each row wants its own.
+            and not getattr(column.default, "is_callable", False)
+            and not getattr(column.onupdate, "is_callable", False)
+            for column in self.layout.table.c
         )
 
     def _batch(self, build: Callable[[Given], Any]) -> Statement:
@@ -413,6 +427,10 @@ class Statements:
             .values({expires.key: given(expires.key, expires.type)})
         )
 
+    def _touch_seen(self, given: Given) -> Any:
+        """The same, if the data is still as it was seen."""
+        return self._touch(given).where(self._is_unchanged(given))
+
     def _is_unchanged(self, given: Given) -> Any:
         """The guard of a write: the version that was read, or the data that was read."""
         layout = self.layout
@@ -477,11 +495,11 @@ def _array_literal(values: Sequence[Any]) -> str:
 
 def _array_item(value: Any) -> str:
     # https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
-    if isinstance(value, str):
+    if type(value) is str:
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, bytes):
-        return '"\\\\x' + value.hex() + '"'
-    return "NULL" if value is None else f'"{value}"'
+    if isinstance(value, bytes | bytearray | memoryview):
+        return '"\\\\x' + bytes(value).hex() + '"'
+    return "NULL" if value is None else _array_item(str.__str__(str(value)))
 
 
 def _key_conversion(

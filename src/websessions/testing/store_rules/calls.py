@@ -433,6 +433,18 @@ class CallRules(Capabilities):
 
     # Put
 
+    async def test_a_touch_of_what_was_seen_leaves_alone_what_was_written_since(
+        self, bench: Bench
+    ) -> None:
+        """Who wrote has set the expiry, too: a slow reader must not push it on after them."""
+        store = await bench.store()
+        seen = await bench.inserted(store, "a", "first")
+        later = seen.expires + timedelta(hours=1)
+        written = await store.ask(_rewrite(bench, store, seen, "other"))
+        assert written is not None
+        assert await store.ask(Touch(seen.key, later, timedelta(0), seen)) is False
+        assert await store.ask(Touch(seen.key, later, timedelta(0), written)) is True
+
     async def test_a_put_inserts_or_overwrites(self, bench: Bench) -> None:
         """`Put` writes data and expiry, whatever is there or is not."""
         store = await bench.store()

@@ -1,0 +1,11 @@
+"""Flask without sessions."""
+
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/read")
+@app.get("/write")
+def bare() -> str:
+    return "0"
