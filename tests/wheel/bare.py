@@ -21,6 +21,7 @@ from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
 # Module (with what is below it): the packages without which it need not import.
 NEEDS = {
     "websessions.flask": ("flask",),
+    "websessions.starlette": ("starlette",),
     "websessions.testing": ("hypothesis", "pytest"),
 }
 
