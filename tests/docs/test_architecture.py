@@ -27,7 +27,7 @@ ROOMS: Final[dict[str, set[str]]] = {
     "stores": {"direct", "memory", "sweeper", "batching"},
     "sql": {
         *("sql", "sql.database", "sql.dialects", "sql.operations"),
-        *("sql.statements", "sql.stores", "sql.table"),
+        *("sql.statements", "sql.stores", "sql.table", "sql.threads"),
     },
     "testing": {"testing"},
     "front": {""},

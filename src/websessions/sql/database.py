@@ -15,7 +15,15 @@ from sqlalchemy import Table as SQLTable
 from sqlalchemy import exc as sqlalchemy_exc
 
 from ..store import Call, Clock, Insert, Load
-from .dialects import autocommit, is_lock_failure, is_timeout, one_at_a_time, store_error
+from .dialects import (
+    autocommit,
+    has_one_connection,
+    is_lock_failure,
+    is_timeout,
+    one_at_a_time,
+    stays_in_autocommit,
+    store_error,
+)
 from .operations import BATCHES, OPERATIONS, Cursor, Table, already_written, key_is_taken
 
 __all__ = ["Database"]
@@ -34,7 +42,7 @@ class _Lost(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Conversation:
     """A connection that is checked out, and what has to be called after each statement."""
 
@@ -48,13 +56,22 @@ def _later() -> None:
 
 
 class Database:
-    """A table of sessions in a database."""
+    """A table of sessions in a database.
 
-    def __init__(self, engine: Engine, table: Table, clock: Clock) -> None:
+    Args:
+        engine: the engine; its driver may be an async one.
+        table: the table.
+        clock: the present.
+        in_autocommit: whether each connection of the engine is in autocommit mode already.
+    """
+
+    def __init__(self, engine: Engine, table: Table, clock: Clock, *, in_autocommit: bool) -> None:
         self.engine = engine
         self._table = table
         self._clock = clock
         self._dialect = engine.dialect
+        self._in_turns = has_one_connection(engine)
+        self._autocommit = stays_in_autocommit if in_autocommit else autocommit
         self._is_disconnect: Callable[..., bool] = engine.dialect.is_disconnect
         dbapi: Any = engine.dialect.dbapi
         self._driver_errors: tuple[type[Exception], ...] = (dbapi.Error, OSError)
@@ -67,10 +84,9 @@ class Database:
         Connections that died while they were idle in the pool are replaced. A statement that was
         under way when its connection died is repeated: every one of them is safe to repeat.
         """
-        turn = one_at_a_time(self.engine)
-        if turn is None:
+        if not self._in_turns:
             return self._perform(calls)
-        with turn:
+        with one_at_a_time(self.engine):
             return self._perform(calls)
 
     def _perform(self, calls: Sequence[Call[Any]]) -> list[Any]:
@@ -83,7 +99,7 @@ class Database:
             except Exception as error:
                 return self._fail_the_rest(calls, answers, error)
             try:
-                with autocommit(connection, self._dialect) as settle:
+                with self._autocommit(connection, self._dialect) as settle:
                     talk = _Conversation(connection, connection.cursor(), settle)
                     if len(calls) > 1 and not doubtful:
                         answers.extend(self._answer_together(talk, calls[len(answers) :]))
@@ -122,11 +138,11 @@ class Database:
         if operation is None or any(type(call) is not kind for call in calls):
             return ()
         try:
-            if self._table.statements.takes_batches:
+            if self._table.statements.takes_batches or kind is Load:
                 answers = operation(talk.cursor, self._table, calls, self._clock())
                 talk.settle()
                 return answers
-            if self._dialect.name == "sqlite" and kind is not Load:
+            if self._dialect.name == "sqlite":
                 return self._answer_in_one_transaction(talk, calls)
         except self._driver_errors as error:
             if self._is_lost(error, talk):

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -31,10 +31,12 @@ from ..errors import (
 __all__ = [
     "Opened",
     "autocommit",
+    "has_one_connection",
     "is_lock_failure",
     "is_timeout",
     "one_at_a_time",
     "open_database",
+    "stays_in_autocommit",
     "store_error",
 ]
 
@@ -77,13 +79,14 @@ class Opened:
     owned: bool
 
     @property
+    def is_blocking_sqlite(self) -> bool:
+        """Whether it is SQLite, opened by the driver that blocks."""
+        return self.engine.dialect.name == "sqlite" and not self.asynchronous
+
+    @property
     def is_file(self) -> bool:
         """Whether it is a SQLite file, opened by the driver that blocks."""
-        return (
-            self.engine.dialect.name == "sqlite"
-            and not self.asynchronous
-            and not _in_memory(self.engine.url)
-        )
+        return self.is_blocking_sqlite and not _in_memory(self.engine.url)
 
 
 def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) -> Opened:
@@ -372,18 +375,29 @@ def _nothing() -> None:
     """The statement has been committed already."""
 
 
+_in_autocommit = nullcontext(_nothing)
+
+
+def stays_in_autocommit(
+    connection: Any, dialect: Dialect
+) -> AbstractContextManager[Callable[[], None]]:
+    """`autocommit` for an engine whose every connection is in that mode for good."""
+    return _in_autocommit
+
+
 _locks: weakref.WeakKeyDictionary[Pool, threading.Lock] = weakref.WeakKeyDictionary()
 _loop_locks: weakref.WeakKeyDictionary[Pool, tuple[asyncio.AbstractEventLoop, asyncio.Lock]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def one_at_a_time(engine: Engine) -> AbstractContextManager[object] | None:
-    """A turn on an engine whose one connection is everybody's (`StaticPool`, the usual engine of a
-    test suite); None for any other. Without turns, one call would end the mode of another.
-    """
-    if not isinstance(engine.pool, StaticPool):
-        return None
+def has_one_connection(engine: Engine) -> bool:
+    """Whether the engine's one connection is everybody's: `StaticPool`, usual in test suites."""
+    return isinstance(engine.pool, StaticPool)
+
+
+def one_at_a_time(engine: Engine) -> AbstractContextManager[object]:
+    """A turn on the one connection. Without turns, one call would end the mode of another."""
     if engine.dialect.is_async:
         return _turn_in_loop(engine.pool)
     return _locks.setdefault(engine.pool, threading.Lock())

@@ -219,20 +219,15 @@ def load_batch(
     cursor: Cursor, table: Table, calls: Sequence[Load], now: datetime
 ) -> list[Record | CorruptRecord | None]:
     statements = table.statements
-    keys = {call.key for call in calls}
-    _execute(
-        cursor,
-        statements.load_batch,
-        {
-            "p_key": [statements.key_out(key) for key in keys],
-            "p_now": statements.moment(now),
-        },
+    statement, keys = statements.load_batch(
+        [statements.key_out(key) for key in {call.key for call in calls}]
     )
+    _execute(cursor, statement, {**keys, "p_now": statements.moment(now)})
     found: dict[Key, Record | CorruptRecord] = {}
     for row in cursor.fetchall():
         key = statements.key_in(row[0])
         try:
-            found[key] = _record(table, statements.load_batch, row, key)
+            found[key] = _record(table, statement, row, key)
         except CorruptRecord as error:
             found[key] = error
     return [found.get(call.key) for call in calls]
@@ -245,7 +240,8 @@ def insert_batch(
     if any(row.keys() != rows[0].keys() for row in rows):
         raise Unbatchable
     keys = _distinct([call.key for call in calls])
-    won = _won(cursor, table, table.statements.insert_batch(rows[0]), _columns(rows))
+    statement = table.statements.insert_batch(rows[0])
+    won = _won(cursor, table, statement, _columns(statement, rows))
     return [
         inserted(table, call) if key in won else None for key, call in zip(keys, calls, strict=True)
     ]
@@ -257,21 +253,22 @@ def replace_batch(
     if any(call.new_key is not None for call in calls):
         raise Unbatchable
     keys = _distinct([call.seen.key for call in calls])
-    rows = _columns([replacing(table, call, now) for call in calls])
+    statement = table.statements.replace_batch
+    rows = _columns(statement, [replacing(table, call, now) for call in calls])
     rows["p_now"] = table.statements.moment(now)
-    won = _won(cursor, table, table.statements.replace_batch, rows)
+    won = _won(cursor, table, statement, rows)
     return [replaced(call) if key in won else None for key, call in zip(keys, calls, strict=True)]
 
 
 def touch_batch(cursor: Cursor, table: Table, calls: Sequence[Touch], now: datetime) -> list[bool]:
     keys = _distinct([call.key for call in calls])
-    rows = _columns([touching(table, call) for call in calls])
-    rows["p_now"] = table.statements.moment(now)
     statements = table.statements
     guarded = calls[0].seen is not None
     if any((call.seen is not None) is not guarded for call in calls):
         raise Unbatchable
     statement = statements.touch_seen_batch if guarded else statements.touch_batch
+    rows = _columns(statement, [touching(table, call) for call in calls])
+    rows["p_now"] = statements.moment(now)
     won = _won(cursor, table, statement, rows)
     return [key in won for key in keys]
 
@@ -302,9 +299,14 @@ def _won(cursor: Cursor, table: Table, statement: Statement, values: Mapping[str
     return {table.statements.key_in(row[0]) for row in cursor.fetchall()}
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows as one array for each column."""
-    return {f"p_{name}": [row[name] for row in rows] for name in rows[0]}
+def _columns(statement: Statement, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as one array for each column; what the statement takes as one value is the same in all
+    rows.
+    """
+    return {
+        f"p_{name}": [row[name] for row in rows] if f"p_{name}" in statement.arrays else value
+        for name, value in rows[0].items()
+    }
 
 
 # All records

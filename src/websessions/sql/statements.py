@@ -49,9 +49,12 @@ SWEEP_KEYS: Final = 500
 
 
 class Statement:
-    """One compiled statement: its text, and how its parameters and rows are converted."""
+    """One compiled statement: its text, and how its parameters and rows are converted.
 
-    __slots__ = ("_binds", "_defaults", "_positional", "_rows", "text")
+    `arrays` are the names of the parameters that take an array.
+    """
+
+    __slots__ = ("_binds", "_defaults", "_positional", "_rows", "arrays", "text")
 
     def __init__(
         self,
@@ -67,6 +70,9 @@ class Statement:
             (name, _bind_processor(compiled.binds[name].type, dialect))
             for name in compiled.positiontup or compiled.binds
         ]
+        self.arrays = frozenset(
+            name for name, bind in compiled.binds.items() if isinstance(bind.type, _Array)
+        )
         self._rows = [
             column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
         ]
@@ -78,11 +84,17 @@ class Statement:
                 **{name: make(None) for name, make in self._defaults.items()},
                 **values,
             }
-        converted = [
-            (name, values[name] if convert is None else convert(values[name]))
+        if self._positional:
+            return tuple(
+                [
+                    values[name] if convert is None else convert(values[name])
+                    for name, convert in self._binds
+                ]
+            )
+        return {
+            name: values[name] if convert is None else convert(values[name])
             for name, convert in self._binds
-        ]
-        return tuple(value for _, value in converted) if self._positional else dict(converted)
+        }
 
     def row(self, row: Sequence[Any]) -> list[Any]:
         """A row of the driver's as the types of its columns mean it."""
@@ -149,11 +161,13 @@ class Statements:
         self._inserts: dict[frozenset[str], Statement] = {}
         self._insert_batches: dict[frozenset[str], Statement] = {}
         self._puts: dict[frozenset[str], Statement] = {}
+        self._load_lists: dict[int, Statement] = {}
 
     def moment(self, moment: datetime, column: Column[Any] | None = None) -> datetime:
         """An aware moment as a column takes it: naive UTC where it has no zone."""
         column = self.layout.expires if column is None else column
-        moment = moment.astimezone(UTC)
+        if moment.tzinfo is not UTC:
+            moment = moment.astimezone(UTC)
         return moment if self._zoned[column.key] else moment.replace(tzinfo=None)
 
     def _compiled(self, clause: ClauseElement, columns: Sequence[Column[Any]] = ()) -> Statement:
@@ -237,11 +251,28 @@ class Statements:
     def delete(self) -> Statement:
         return self._compiled(delete(self.layout.table).where(self._is_it))
 
-    # The same for a batch of records: one statement, which returns the keys of those it was true
-    # for. PostgreSQL can take a batch as arrays.
+    # The same for a batch of records: one statement. Those that write return the keys of the
+    # records that they were true for; they need arrays, which PostgreSQL has.
+
+    def load_batch(self, keys: Sequence[Any]) -> tuple[Statement, dict[str, Any]]:
+        """The statement that loads these keys, and the keys as it takes them."""
+        if self.takes_batches:
+            return self._load_array, {"p_key": keys}
+        # A parameter a key. A few statements of fixed sizes are prepared once; a key that is
+        # asked for twice is found once.
+        size = 1 << (len(keys) - 1).bit_length()
+        if size not in self._load_lists:
+            names = [f"key_{n}" for n in range(size)]
+            asked = [_parameter(name, self.layout.sid.type) for name in names]
+            self._load_lists[size] = self._compiled(
+                select(*self._columns).where(self.layout.sid.in_(asked), self._is_live),
+                self._columns,
+            )
+        padded = [*keys, *[keys[-1]] * (size - len(keys))]
+        return self._load_lists[size], {f"p_key_{n}": key for n, key in enumerate(padded)}
 
     @cached_property
-    def load_batch(self) -> Statement:
+    def _load_array(self) -> Statement:
         return self._compiled(
             select(*self._columns).where(self._is_any, self._is_live), self._columns
         )
@@ -390,11 +421,16 @@ class Statements:
         if layout.version is not None:
             values[layout.version.key] = self._version + literal_column("1")
         if layout.updated_at is not None:
-            values[layout.updated_at.key] = given(layout.updated_at.key, layout.updated_at.type)
+            # The same for the whole of a batch.
+            values[layout.updated_at.key] = _parameter(
+                layout.updated_at.key, layout.updated_at.type
+            )
         if layout.sweep_after is not None:
             # Never beyond expires, or the sweeper would miss a session that was made shorter;
             # and as it was otherwise, which is what keeps PostgreSQL's updates HOT.
-            sooner = given(layout.sweep_after.key, layout.sweep_after.type)
+            kinds = repr(layout.sweep_after.type), repr(layout.expires.type)
+            source = layout.expires if kinds[0] == kinds[1] else layout.sweep_after
+            sooner = given(source.key, source.type)
             values[layout.sweep_after.key] = case(
                 (_or_null(layout.sweep_after, layout.sweep_after > sooner), sooner),
                 else_=layout.sweep_after,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
@@ -33,6 +32,7 @@ from .table import (
     resolve_table,
     table_name_for,
 )
+from .threads import Threads
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -136,7 +136,11 @@ class _SQLStore:
         statements = Statements(self._layout, opened.engine.dialect)
         self._opened = opened
         self._database = Database(
-            opened.engine, Table(self._layout, statements, self._extend), clock
+            opened.engine,
+            Table(self._layout, statements, self._extend),
+            clock,
+            # An engine that is made from a URL is made that way.
+            in_autocommit=opened.owned,
         )
 
     @property
@@ -239,7 +243,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
     ) -> None:
         super().__init__(**self._set_up(options))
         self._connect(open_database(db, in_asyncio=True, timeout=self._timeout), self.clock)
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connected_in: asyncio.AbstractEventLoop | None = None
 
@@ -248,7 +252,8 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         if loop is not self._loop:
             self._enter(loop)
         if len(calls) == 1 and isinstance(calls[0], _OF_ONE_SESSION):
-            answer = await self._batcher.submit(calls[0])
+            batcher = self._reads if isinstance(calls[0], Load) else self._writes
+            answer = await batcher.submit(calls[0])
             if isinstance(answer, Closed):
                 answer = StoreUnavailable(
                     "the store was closed while this call waited for its turn"
@@ -261,8 +266,15 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._batcher = Batcher(self._batch, lane=_lane, changes=_changes)
+        self._reads = self._writes = self._batcher(under_way=2)
+        if self._opened.is_blocking_sqlite:
+            # Its writers wait for one another anyway, and two threads that both want the
+            # interpreter get in each other's way. A read never waits for a writer's lock.
+            self._reads, self._writes = self._batcher(under_way=1), self._batcher(under_way=1)
         self.in_use()
+
+    def _batcher(self, under_way: int) -> Batcher[Call[Any]]:
+        return Batcher(self._batch, lane=_lane, changes=_changes, under_way=under_way)
 
     async def _call(self, function: Callable[..., R], *args: Any) -> R:
         """Call a function that does I/O without blocking the loop."""
@@ -278,13 +290,13 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
             async with asyncio.timeout(patience), asyncio.timeout(seconds):
                 if self._opened.asynchronous:
                     return await greenlet_spawn(function, *args)
-                return await loop.run_in_executor(self._workers(), function, *args)
+                return await self._workers().call(function, *args)
         except TimeoutError as error:
             raise StoreTimeout("the session database did not answer in time") from error
 
-    def _workers(self) -> ThreadPoolExecutor:
+    def _workers(self) -> Threads:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="websessions")
+            self._threads = Threads(_WORKERS, "websessions")
         return self._threads
 
     async def sync(self) -> None:
@@ -299,12 +311,13 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         """Stop sweeping, and dispose the engine if the store made it. May be called twice."""
         await super().close()
         if self._loop is asyncio.get_running_loop():
-            await self._batcher.close()
+            await self._reads.close()
+            await self._writes.close()
             self._loop = None
         if self._opened.owned:
             await self._call(self._opened.engine.dispose)
         if self._threads is not None:
-            self._threads.shutdown(wait=False)
+            self._threads.close()
             self._threads = None
 
     def _after_fork(self) -> None:
@@ -325,14 +338,9 @@ def _lane(call: Call[Any]) -> object:
 
 def _changes(call: Call[Any]) -> Key | None:
     """The session that a call changes; None if it only reads."""
-    match call:
-        case Load():
-            return None
-        case Replace(seen):
-            return seen.key
-        case Insert(key) | Put(key) | Touch(key) | Delete(key):
-            return key
-    return None
+    if isinstance(call, Replace):
+        return call.seen.key
+    return call.key if isinstance(call, Insert | Put | Touch | Delete) else None
 
 
 def as_deadline(timeout: timedelta | Seconds | None) -> timedelta | None:
