@@ -1,9 +1,10 @@
 """Natural batching: calls that arrive while others are under way go together, next.
 
-Nobody waits for company: a call that finds a place free goes at once and alone. Two batches are
-under way at most; what arrives meanwhile forms the next one, which leaves when one of them is
-back. So a quiet server answers as fast as without batching, and a busy one makes one round trip,
-one pool check-out and one commit serve many requests. There are no timers.
+Nobody waits for company: as long as there is a place, a call goes in the next turn of the event
+loop, with whatever else has arrived by then. Two batches are under way at most; what arrives
+meanwhile forms the next one, which leaves when one of them is back. So a quiet server answers as
+fast as without batching, and a busy one makes one round trip, one pool check-out and one commit
+serve many requests. There are no timers.
 
 The module knows nothing of SQL. It is told which calls may share a batch (their *lane*), what a
 call changes, and how to send a batch. It promises:
@@ -22,11 +23,14 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 __all__ = ["Batcher", "Closed"]
 
 C = TypeVar("C")
+
+_Waiting: TypeAlias = tuple[C, Hashable | None, asyncio.Future[Any]]
+"""A call, what it changes, and where its answer goes."""
 
 
 class Closed(Exception):
@@ -57,10 +61,11 @@ class Batcher(Generic[C]):
         self._send = send
         self._lane = lane
         self._changes = changes
-        self._places = under_way
+        self._under_way = self._places = under_way
         self._size = size
-        self._waiting: deque[tuple[C, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[_Waiting[C]] = deque()
         self._being_changed: set[Hashable] = set()
+        self._boarding: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -68,12 +73,12 @@ class Batcher(Generic[C]):
         """The call's answer: a result, or the exception that it was answered with."""
         if self._closed:
             return Closed()
-        if self._places and not self._waiting and self._changes(call) is None:
+        changed = self._changes(call)
+        if changed is None and self._places == self._under_way and not self._waiting:
             return await self._read_alone(call)
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, answered))
-        if self._places:
-            self._send_next()
+        self._waiting.append((call, changed, answered))
+        self._send_next()
         return await answered
 
     async def _read_alone(self, call: C) -> Any:
@@ -87,25 +92,62 @@ class Batcher(Generic[C]):
         return answer
 
     def _send_next(self) -> None:
-        """Send what waits, as far as there are places."""
-        while self._places and (batch := self._next_batch()):
-            self._places -= 1
-            self._being_changed.update(self._changed_by(batch))
-            task = asyncio.get_running_loop().create_task(self._fly(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        """Send what waits and can go, if there is a place.
 
-    def _next_batch(self) -> list[tuple[C, asyncio.Future[Any]]]:
+        The batch boards when its task begins. The requests that the last batch has answered go on
+        before that, and what they ask for next comes along.
+        """
+        if (
+            self._places
+            and self._boarding is None
+            and any(changed not in self._being_changed for _, changed, _ in self._waiting)
+        ):
+            self._places -= 1
+            self._boarding = asyncio.get_running_loop().create_task(self._fly())
+            self._tasks.add(self._boarding)
+            self._boarding.add_done_callback(self._landed)
+
+    async def _fly(self) -> None:
+        self._boarding = None
+        batch = self._board()
+        changed = {changed for _, changed, _ in batch if changed is not None}
+        self._being_changed |= changed
+        self._send_next()
+        answers: Sequence[Any] = ()
+        try:
+            if batch:
+                answers = await self._send([call for call, _, _ in batch])
+        except Exception as error:
+            # Each gets its own: a traceback that several requests share would mix them up.
+            answers = [copy.copy(error) for _ in batch]
+            for answer in answers:
+                answer.__cause__ = error.__cause__
+        finally:
+            # However this ends, a cancelled loop included, nobody is left waiting.
+            self._being_changed -= changed
+            for number, (_, _, answered) in enumerate(batch):
+                if not answered.done():
+                    answered.set_result(answers[number] if number < len(answers) else Closed())
+            self._places += 1
+            self._send_next()
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task is self._boarding:  # cancelled before it began
+            self._boarding = None
+            self._places += 1
+            self._send_next()
+
+    def _board(self) -> list[_Waiting[C]]:
         """Take the first call that can go from what waits, and all that can go with it."""
-        batch: list[tuple[C, asyncio.Future[Any]]] = []
-        held: deque[tuple[C, asyncio.Future[Any]]] = deque()
+        batch: list[_Waiting[C]] = []
+        held: deque[_Waiting[C]] = deque()
         blocked = set(self._being_changed)
         lane: object = None
         while self._waiting and len(batch) < self._size:
-            call, answered = item = self._waiting.popleft()
+            call, changed, answered = item = self._waiting.popleft()
             if answered.done():
                 continue
-            changed = self._changes(call)
             if (changed is not None and changed in blocked) or (batch and self._lane(call) != lane):
                 held.append(item)
             else:
@@ -118,37 +160,11 @@ class Batcher(Generic[C]):
         self._waiting = held
         return batch
 
-    async def _fly(self, batch: list[tuple[C, asyncio.Future[Any]]]) -> None:
-        answers: Sequence[Any] = ()
-        # Between taking the batch and this moment, a request may have been cancelled.
-        sent = [item for item in batch if not item[1].done()]
-        try:
-            if sent:
-                answers = await self._send([call for call, _ in sent])
-        except Exception as error:
-            # Each gets its own: a traceback that several requests share would mix them up.
-            answers = [copy.copy(error) for _ in sent]
-            for answer in answers:
-                answer.__cause__ = error.__cause__
-        finally:
-            # However this ends, a cancelled loop included, nobody is left waiting.
-            self._places += 1
-            self._being_changed.difference_update(self._changed_by(batch))
-            for number, (_, answered) in enumerate(sent):
-                if not answered.done():
-                    answered.set_result(answers[number] if number < len(answers) else Closed())
-            self._send_next()
-
-    def _changed_by(self, batch: list[tuple[C, asyncio.Future[Any]]]) -> set[Hashable]:
-        changed = {self._changes(call) for call, _ in batch}
-        changed.discard(None)
-        return changed
-
     async def close(self) -> None:
         """Answer what waits with `Closed`, and wait for what is under way."""
         self._closed = True
         while self._waiting:
-            _, answered = self._waiting.popleft()
+            _, _, answered = self._waiting.popleft()
             if not answered.done():
                 answered.set_result(Closed())
         if self._tasks:

@@ -56,6 +56,12 @@ class Sky:
             self.flights.remove(flight)
 
 
+async def turns(number: int) -> None:
+    """Let the event loop take so many turns."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
 PLACES, SIZE = 2, 4
 
 
@@ -91,8 +97,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     async def settle(self) -> None:
         """Let everything happen that can happen by now."""
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns(10)
 
     @rule(target=calls, lane=st.sampled_from("rw"), key=st.sampled_from("abc"), alone=st.booleans())
     def arrive(self, lane: str, key: str, alone: bool) -> int:
@@ -248,17 +253,55 @@ async def test_what_arrives_meanwhile_goes_together() -> None:
     sky = Sky()
     batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
     calls = [Call(n, "r", None) for n in range(6)]
-    requests = [asyncio.ensure_future(batcher.submit(call)) for call in calls]
-    for _ in range(3):
-        await asyncio.sleep(0)
+    requests = []
+    for arrivals in (calls[:1], calls[1:2], calls[2:]):
+        requests += [asyncio.ensure_future(batcher.submit(call)) for call in arrivals]
+        await turns(3)
     assert [flight.calls for flight in sky.flights] == [(calls[0],), (calls[1],)]
     sky.flights[0].landed.set_result([0])
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await turns(3)
     assert sky.flights[-1].calls == tuple(calls[2:])
     sky.flights[-1].landed.set_result([2, 3, 4, 5])
     sky.flights[0].landed.set_result([1])
     assert await asyncio.gather(*requests) == [0, 1, 2, 3, 4, 5]
+
+
+async def test_who_was_answered_by_one_batch_may_ask_again_in_the_next() -> None:
+    """Two batches that go to and fro hold all of a busy server's requests, not two thirds."""
+    sky = Sky()
+    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    answered = []
+
+    async def ask_twice(number: int) -> None:
+        answered.append(await batcher.submit(Call(number, "w", f"first of {number}")))
+        answered.append(await batcher.submit(Call(number, "w", f"second of {number}")))
+
+    requests = asyncio.gather(*[ask_twice(number) for number in range(4)])
+    await turns(3)
+    late = asyncio.ensure_future(batcher.submit(Call(4, "w", "x")))
+    await turns(3)
+    waiting = asyncio.ensure_future(batcher.submit(Call(5, "w", "y")))
+    assert [len(flight.calls) for flight in sky.flights] == [4, 1]
+    sky.flights[0].landed.set_result("abcd")
+    await turns(5)
+    assert [len(flight.calls) for flight in sky.flights] == [1, 5]
+    for flight in sky.flights:
+        flight.landed.set_result("efghi")
+    await asyncio.gather(requests, late, waiting)
+    assert len(answered) == 8
+
+
+async def test_a_flight_that_is_cancelled_before_it_begins_gives_its_place_back() -> None:
+    sky = Sky()
+    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    before = asyncio.all_tasks()
+    request = asyncio.ensure_future(batcher.submit(Call(1, "w", "a")))
+    await turns(1)
+    [flight] = asyncio.all_tasks() - before - {request}
+    flight.cancel()
+    await turns(3)
+    sky.flights[0].landed.set_result(["done"])
+    assert await request == "done"
 
 
 async def test_a_write_that_was_sent_outlives_its_request() -> None:
@@ -266,16 +309,14 @@ async def test_a_write_that_was_sent_outlives_its_request() -> None:
     sky = Sky()
     batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
     request = asyncio.ensure_future(batcher.submit(Call(1, "w", "a")))
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await turns(3)
     request.cancel()
     await asyncio.sleep(0)
     assert request.cancelled()
     assert len(sky.flights) == 1
     sky.flights[0].landed.set_result(["done"])
     follower = asyncio.ensure_future(batcher.submit(Call(2, "w", "a")))
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await turns(5)
     assert sky.sent == [Call(1, "w", "a"), Call(2, "w", "a")]
     sky.flights[0].landed.set_result(["done"])
     assert await follower == "done"
