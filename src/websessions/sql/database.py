@@ -6,7 +6,8 @@ driver) or in a worker thread (any other).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from sqlalchemy import Engine, Index, inspect
 from sqlalchemy import Table as SQLTable
 from sqlalchemy import exc as sqlalchemy_exc
 
-from ..store import Call, Clock, Insert, Load
+from ..store import Call, Clock, Insert, Load, Replace, Touch
 from .dialects import (
     autocommit,
     has_one_connection,
@@ -53,6 +54,18 @@ class _Conversation:
 
 def _later() -> None:
     """The transaction that this statement is part of commits later."""
+
+
+@contextmanager
+def _transaction(talk: _Conversation, begin: str) -> Iterator[None]:
+    """A transaction on a connection in autocommit mode; what raises undoes it."""
+    talk.cursor.execute(begin, ())
+    try:
+        yield
+        talk.cursor.execute("COMMIT", ())
+    except BaseException:
+        talk.connection.rollback()
+        raise
 
 
 class Database:
@@ -137,13 +150,19 @@ class Database:
         operation = BATCHES.get(kind)
         if operation is None or any(type(call) is not kind for call in calls):
             return ()
+        statements = self._table.statements
         try:
-            if self._table.statements.takes_batches or kind is Load:
+            if statements.takes_arrays or kind is Load:
                 answers = operation(talk.cursor, self._table, calls, self._clock())
                 talk.settle()
                 return answers
+            if statements.takes_lists and kind in (Replace, Touch):
+                with _transaction(talk, "BEGIN"):
+                    return operation(talk.cursor, self._table, calls, self._clock())
             if self._dialect.name == "sqlite":
-                return self._answer_in_one_transaction(talk, calls)
+                with _transaction(talk, "BEGIN IMMEDIATE"):
+                    inside = replace(talk, settle=_later)
+                    return [self._answer(inside, call, repeated=False) for call in calls]
         except self._driver_errors as error:
             if self._is_lost(error, talk):
                 raise _Lost(error) from error
@@ -152,19 +171,6 @@ class Database:
         except Exception:  # noqa: S110  alone, the call that it belongs to gets it
             pass
         return ()
-
-    def _answer_in_one_transaction(
-        self, talk: _Conversation, calls: Sequence[Call[Any]]
-    ) -> Sequence[Any]:
-        talk.cursor.execute("BEGIN IMMEDIATE", ())
-        try:
-            inside = replace(talk, settle=_later)
-            answers = [self._answer(inside, call, repeated=False) for call in calls]
-            talk.cursor.execute("COMMIT", ())
-        except BaseException:
-            talk.connection.rollback()
-            raise
-        return answers
 
     def _answer(self, talk: _Conversation, call: Call[Any], *, repeated: bool) -> Any:
         """Perform one call, and end its transaction where there is one.

@@ -7,10 +7,11 @@ transaction, and none of them cares about the isolation level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias
 
 from ..errors import ConfigurationError, CorruptRecord
@@ -30,7 +31,7 @@ from ..store import (
     Swept,
     Touch,
 )
-from .statements import SWEEP_KEYS, Statement, Statements
+from .statements import SWEEP_KEYS, BatchStatement, Statement, Statements
 from .table import Layout
 
 __all__ = [
@@ -240,8 +241,7 @@ def insert_batch(
     if any(row.keys() != rows[0].keys() for row in rows):
         raise Unbatchable
     keys = _distinct([call.key for call in calls])
-    statement = table.statements.insert_batch(rows[0])
-    won = _won(cursor, table, statement, _columns(statement, rows))
+    won = _won(cursor, table, keys, table.statements.insert_batch(rows[0]), rows, now)
     return [
         inserted(table, call) if key in won else None for key, call in zip(keys, calls, strict=True)
     ]
@@ -253,10 +253,8 @@ def replace_batch(
     if any(call.new_key is not None for call in calls):
         raise Unbatchable
     keys = _distinct([call.seen.key for call in calls])
-    statement = table.statements.replace_batch
-    rows = _columns(statement, [replacing(table, call, now) for call in calls])
-    rows["p_now"] = table.statements.moment(now)
-    won = _won(cursor, table, statement, rows)
+    rows = _in_order([replacing(table, call, now) for call in calls])
+    won = _won(cursor, table, keys, table.statements.replace_batch(len(rows)), rows, now)
     return [replaced(call) if key in won else None for key, call in zip(keys, calls, strict=True)]
 
 
@@ -267,18 +265,19 @@ def touch_batch(cursor: Cursor, table: Table, calls: Sequence[Touch], now: datet
     if any((call.seen is not None) is not guarded for call in calls):
         raise Unbatchable
     statement = statements.touch_seen_batch if guarded else statements.touch_batch
-    rows = _columns(statement, [touching(table, call) for call in calls])
-    rows["p_now"] = statements.moment(now)
-    won = _won(cursor, table, statement, rows)
+    rows = _in_order([touching(table, call) for call in calls])
+    won = _won(cursor, table, keys, statement(len(rows)), rows, now)
     return [key in won for key in keys]
 
 
 def delete_batch(
     cursor: Cursor, table: Table, calls: Sequence[Delete], now: datetime
 ) -> list[bool]:
+    statements = table.statements
     keys = _distinct([call.key for call in calls])
-    rows = {"p_key": [table.statements.key_out(key) for key in keys]}
-    won = _won(cursor, table, table.statements.delete_batch, rows)
+    asked = sorted(map(statements.key_out, keys))
+    _execute(cursor, statements.delete_batch, {"p_key": asked})
+    won = {statements.key_in(row[0]) for row in cursor.fetchall()}
     return [key in won for key in keys]
 
 
@@ -293,20 +292,31 @@ def _distinct(keys: list[Key]) -> list[Key]:
     return keys
 
 
-def _won(cursor: Cursor, table: Table, statement: Statement, values: Mapping[str, Any]) -> set[Key]:
-    """Execute, and return the keys of the rows that it was true for."""
-    _execute(cursor, statement, values)
-    return {table.statements.key_in(row[0]) for row in cursor.fetchall()}
+def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same order in every process, against deadlocks."""
+    return sorted(rows, key=itemgetter("key"))
 
 
-def _columns(statement: Statement, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows as one array for each column; what the statement takes as one value is the same in all
-    rows.
+def _won(
+    cursor: Cursor,
+    table: Table,
+    keys: Sequence[Key],
+    statement: BatchStatement,
+    rows: Sequence[Mapping[str, Any]],
+    now: datetime,
+) -> Collection[Key]:
+    """Execute, and return the keys of the rows that it was true for.
+
+    Raises:
+        Unbatchable: there is no telling which ones; what was done has to be undone.
     """
-    return {
-        f"p_{name}": [row[name] for row in rows] if f"p_{name}" in statement.arrays else value
-        for name, value in rows[0].items()
-    }
+    statements = table.statements
+    _execute(cursor, statement, {**statement.values(rows), "p_now": statements.moment(now)})
+    if statements.takes_arrays:
+        return {statements.key_in(row[0]) for row in cursor.fetchall()}
+    if cursor.rowcount != len(keys):
+        raise Unbatchable
+    return keys
 
 
 # All records

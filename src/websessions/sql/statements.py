@@ -33,6 +33,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -42,19 +43,16 @@ from sqlalchemy.types import String, TypeDecorator, TypeEngine
 from ..sid import Key
 from .table import Layout
 
-__all__ = ["SWEEP_KEYS", "Statement", "Statements"]
+__all__ = ["SWEEP_KEYS", "BatchStatement", "Statement", "Statements"]
 
 SWEEP_KEYS: Final = 500
 """How many keys the sweeper's statements take; fewer are padded."""
 
 
 class Statement:
-    """One compiled statement: its text, and how its parameters and rows are converted.
+    """One compiled statement: its text, and how its parameters and rows are converted."""
 
-    `arrays` are the names of the parameters that take an array.
-    """
-
-    __slots__ = ("_binds", "_defaults", "_positional", "_rows", "arrays", "text")
+    __slots__ = ("_binds", "_defaults", "_positional", "_rows", "text")
 
     def __init__(
         self,
@@ -70,9 +68,6 @@ class Statement:
             (name, _bind_processor(compiled.binds[name].type, dialect))
             for name in compiled.positiontup or compiled.binds
         ]
-        self.arrays = frozenset(
-            name for name, bind in compiled.binds.items() if isinstance(bind.type, _Array)
-        )
         self._rows = [
             column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
         ]
@@ -107,6 +102,46 @@ class Statement:
         """One value of a row."""
         convert = self._rows[index]
         return row[index] if convert is None else convert(row[index])
+
+
+class BatchStatement(Statement):
+    """A statement over the rows of a batch.
+
+    Args:
+        clause: the statement.
+        dialect: the dialect.
+        columns: the columns of the rows that it returns.
+        given: the names of what each row of the batch gives.
+        size: how many rows it takes; 0 for as many as there are, as an array a name.
+    """
+
+    __slots__ = ("_given", "_size")
+
+    def __init__(
+        self,
+        clause: ClauseElement,
+        dialect: Dialect,
+        columns: Sequence[Column[Any]],
+        given: Collection[str],
+        size: int,
+    ) -> None:
+        super().__init__(clause, dialect, columns)
+        self._given = given
+        self._size = size
+
+    def values(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The values of its parameters; what no row gives is the same in all of them."""
+        if not self._size:
+            return {
+                f"p_{name}": [row[name] for row in rows] if name in self._given else value
+                for name, value in rows[0].items()
+            }
+        values = {f"p_{name}": value for name, value in rows[0].items()}
+        for n in range(self._size):
+            row = rows[min(n, len(rows) - 1)]
+            for name in self._given:
+                values[f"p_{name}_{n}"] = row[name]
+        return values
 
 
 def _own_parameters(compiled: Any) -> dict[str, Callable[[None], Any]]:
@@ -159,9 +194,10 @@ class Statements:
                 self._version = func.coalesce(layout.version, literal_column("0"))
             self._columns.append(self._version)
         self._inserts: dict[frozenset[str], Statement] = {}
-        self._insert_batches: dict[frozenset[str], Statement] = {}
+        self._insert_batches: dict[frozenset[str], BatchStatement] = {}
         self._puts: dict[frozenset[str], Statement] = {}
         self._load_lists: dict[int, Statement] = {}
+        self._batches: dict[tuple[str, int], BatchStatement] = {}
 
     def moment(self, moment: datetime, column: Column[Any] | None = None) -> datetime:
         """An aware moment as a column takes it: naive UTC where it has no zone."""
@@ -251,19 +287,16 @@ class Statements:
     def delete(self) -> Statement:
         return self._compiled(delete(self.layout.table).where(self._is_it))
 
-    # The same for a batch of records: one statement. Those that write return the keys of the
-    # records that they were true for; they need arrays, which PostgreSQL has.
+    # The same for a batch of records: one statement.
 
     def load_batch(self, keys: Sequence[Any]) -> tuple[Statement, dict[str, Any]]:
         """The statement that loads these keys, and the keys as it takes them."""
-        if self.takes_batches:
+        if self.takes_arrays:
             return self._load_array, {"p_key": keys}
-        # A parameter a key. A few statements of fixed sizes are prepared once; a key that is
-        # asked for twice is found once.
-        size = 1 << (len(keys) - 1).bit_length()
+        # A parameter a key; a key that is asked for twice is found once.
+        size = _size_for(len(keys))
         if size not in self._load_lists:
-            names = [f"key_{n}" for n in range(size)]
-            asked = [_parameter(name, self.layout.sid.type) for name in names]
+            asked = [_parameter(f"key_{n}", self.layout.sid.type) for n in range(size)]
             self._load_lists[size] = self._compiled(
                 select(*self._columns).where(self.layout.sid.in_(asked), self._is_live),
                 self._columns,
@@ -277,24 +310,21 @@ class Statements:
             select(*self._columns).where(self._is_any, self._is_live), self._columns
         )
 
-    @cached_property
-    def replace_batch(self) -> Statement:
-        return self._batch(self._replace)
+    def replace_batch(self, rows: int) -> BatchStatement:
+        return self._batch("replace", self._replace, rows)
 
-    @cached_property
-    def touch_batch(self) -> Statement:
-        return self._batch(self._touch)
+    def touch_batch(self, rows: int) -> BatchStatement:
+        return self._batch("touch", self._touch, rows)
 
-    @cached_property
-    def touch_seen_batch(self) -> Statement:
-        return self._batch(self._touch_seen)
+    def touch_seen_batch(self, rows: int) -> BatchStatement:
+        return self._batch("touch_seen", self._touch_seen, rows)
 
     @cached_property
     def delete_batch(self) -> Statement:
         sid = self.layout.sid
         return self._compiled(delete(self.layout.table).where(self._is_any).returning(sid), [sid])
 
-    def insert_batch(self, columns: Collection[str]) -> Statement:
+    def insert_batch(self, columns: Collection[str]) -> BatchStatement:
         """Insert rows that all have exactly these columns, those whose keys are taken excepted."""
         names = frozenset(columns)
         if names not in self._insert_batches:
@@ -302,33 +332,65 @@ class Statements:
             rows = _Rows()
             for name in ordered:
                 rows(name, self.layout.table.c[name].type)
-            given = rows.table().c
-            self._insert_batches[names] = self._compiled(
+            given = rows.as_arrays().c
+            self._insert_batches[names] = BatchStatement(
                 postgresql.insert(self.layout.table)
                 .from_select(ordered, select(*(given[name] for name in ordered)))
                 .on_conflict_do_nothing(index_elements=[sid])
                 .returning(sid),
+                self.dialect,
                 [sid],
+                names,
+                size=0,
             )
         return self._insert_batches[names]
 
     @cached_property
-    def takes_batches(self) -> bool:
-        """Whether the dialect can, and every column that is written has a type that arrays take."""
-        return self.dialect.name == "postgresql" and all(
-            isinstance(column.type, _ARRAY_ITEMS)
-            and not isinstance(column.type, Enum)
-            # A function of the app's is called once for each statement; each row wants its own.
-            and not getattr(column.default, "is_callable", False)
-            and not getattr(column.onupdate, "is_callable", False)
-            for column in self.layout.table.c
+    def takes_arrays(self) -> bool:
+        """Whether a batch can be arrays, and a statement return the keys that it was true for:
+        PostgreSQL, if every column that is written has a type that arrays take.
+        """
+        return (
+            self.dialect.name == "postgresql"
+            and not self._calls_for_each_row
+            and all(
+                isinstance(column.type, _ARRAY_ITEMS) and not isinstance(column.type, Enum)
+                for column in self.layout.table.c
+            )
         )
 
-    def _batch(self, build: Callable[[Given], Any]) -> Statement:
-        sid, rows = self.layout.sid, _Rows()
-        build(rows)
-        table = rows.table()
-        return self._compiled(build(lambda name, _: table.c[name]).returning(sid), [sid])
+    @cached_property
+    def takes_lists(self) -> bool:
+        """Whether a batch of updates can be a table of parameters, of which only the number of
+        rows is known that it was true for: MySQL and MariaDB.
+        """
+        return self.dialect.name in ("mysql", "mariadb") and not self._calls_for_each_row
+
+    @property
+    def _calls_for_each_row(self) -> bool:
+        """Whether a column has a function of the app's for its value: one statement calls it once,
+        and each row wants its own.
+        """
+        return any(
+            getattr(maker, "is_callable", False)
+            for column in self.layout.table.c
+            for maker in (column.default, column.onupdate)
+        )
+
+    def _batch(self, name: str, build: Callable[[Given], Any], rows: int) -> BatchStatement:
+        size = 0 if self.takes_arrays else _size_for(rows)
+        if (name, size) not in self._batches:
+            asked = _Rows()
+            build(asked)
+            batch = asked.as_list(size) if size else asked.as_arrays()
+            clause, columns = build(lambda name, _: batch.c[name]), []
+            if not size:
+                columns = [self.layout.sid]
+                clause = clause.returning(*columns)
+            self._batches[name, size] = BatchStatement(
+                clause, self.dialect, columns, asked.names, size
+            )
+        return self._batches[name, size]
 
     @property
     def _is_any(self) -> Any:
@@ -491,12 +553,21 @@ def _or_null(column: Column[Any], condition: Any) -> Any:
     return or_(condition, column.is_(None)) if column.nullable else condition
 
 
+def _size_for(rows: int) -> int:
+    """A power of two: so a few statements do for batches of any size. What is more than there are
+    rows, the last row fills.
+    """
+    return 1 << (rows - 1).bit_length()
+
+
 def _parameter(name: str, kind: TypeEngine[Any]) -> Any:
     return bindparam(f"p_{name}", type_=kind)
 
 
 class _Rows:
-    """Collects what a statement asks for; as a table, each of it is an array parameter."""
+    """Collects what a statement asks of each row of a batch, and makes a table of parameters of
+    it: an array a column, or a parameter a value.
+    """
 
     def __init__(self) -> None:
         self._kinds: dict[str, TypeEngine[Any]] = {}
@@ -505,10 +576,26 @@ class _Rows:
         self._kinds[name] = kind
         return _parameter(name, kind)
 
-    def table(self) -> Any:
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._kinds)
+
+    def as_arrays(self) -> Any:
         arrays = [_parameter(name, _Array(kind)) for name, kind in self._kinds.items()]
         columns = [sqlalchemy.column(name, kind) for name, kind in self._kinds.items()]
         return func.unnest(*arrays).table_valued(*columns).render_derived(name="batch")
+
+    def as_list(self, size: int) -> Any:
+        rows = [
+            select(*(self._typed(name, kind, n) for name, kind in self._kinds.items()))
+            for n in range(size)
+        ]
+        return union_all(*rows).subquery("batch")
+
+    def _typed(self, name: str, kind: TypeEngine[Any], row: int) -> Any:
+        value = _parameter(f"{name}_{row}", kind)
+        # MySQL would compare a moment that is not said to be one as text.
+        return (cast(value, kind) if isinstance(kind, DateTime) else value).label(name)
 
 
 class _Array(TypeDecorator[Any]):
