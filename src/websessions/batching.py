@@ -1,10 +1,12 @@
 """Natural batching: calls that arrive while others are under way go together, next.
 
-Nobody waits for company: as long as there is a place, a call goes in the next turn of the event
-loop, with whatever else has arrived by then. Two batches are under way at most; what arrives
-meanwhile forms the next one, which leaves when one of them is back. So a quiet server answers as
-fast as without batching, and a busy one makes one round trip, one pool check-out and one commit
-serve many requests. There are no timers.
+Nobody waits for company: as long as there is a place, a call goes at once, under asyncio in the
+next turn of the event loop, with whatever else has arrived by then. Two batches are under way at
+most; what arrives meanwhile forms the next one, which leaves when one of them is back. So a quiet
+server answers as fast as without batching, and a busy one makes one round trip, one pool check-out
+and one commit serve many requests. There are no timers.
+
+`Line` has the rules. `Batcher` sends for the tasks of an event loop, `ThreadBatcher` for threads.
 
 The module knows nothing of SQL. It is told which calls may share a batch (their *lane*), what a
 call changes, and how to send a batch. It promises:
@@ -21,20 +23,116 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Batcher", "Closed"]
+__all__ = ["Batcher", "Closed", "Line", "ThreadBatcher"]
 
 C = TypeVar("C")
-
-_Waiting: TypeAlias = tuple[C, Hashable | None, asyncio.Future[Any]]
-"""A call, what it changes, and where its answer goes."""
+A = TypeVar("A", bound="Answered")
 
 
 class Closed(Exception):
     """The batcher was closed before this call could be sent."""
+
+
+class Answered(Protocol):
+    """Where an answer goes: a future, or what stands for it."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for it: it is there, or its caller has left."""
+        ...
+
+
+class Waiting(NamedTuple, Generic[C, A]):
+    """A call, what it changes, and where its answer goes."""
+
+    call: C
+    changed: Hashable | None
+    answered: A
+
+
+class Line(Generic[C, A]):
+    """Who waits, who is under way, and who may go next, with whom. Without I/O.
+
+    Attributes:
+        places: how many more batches may be under way.
+    """
+
+    def __init__(
+        self,
+        lane: Callable[[C], object],
+        changes: Callable[[C], Hashable | None],
+        places: int,
+        size: int,
+    ) -> None:
+        self.places = self._all_places = places
+        self.changes = changes
+        self._lane = lane
+        self._size = size
+        self._waiting: deque[Waiting[C, A]] = deque()
+        self._being_changed: set[Hashable] = set()
+
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and nothing is under way."""
+        return self.places == self._all_places and not self._waiting
+
+    def join(self, call: C, changed: Hashable | None, answered: A) -> None:
+        self._waiting.append(Waiting(call, changed, answered))
+
+    def is_ready(self) -> bool:
+        """Whether there is a place, and somebody who can go."""
+        return self.places > 0 and any(
+            waiting.changed not in self._being_changed for waiting in self._waiting
+        )
+
+    def board(self) -> list[Waiting[C, A]]:
+        """Take the first call that can go from what waits, and all that can go with it."""
+        batch: list[Waiting[C, A]] = []
+        held: deque[Waiting[C, A]] = deque()
+        blocked = set(self._being_changed)
+        lane: object = None
+        while self._waiting and len(batch) < self._size:
+            call, changed, answered = waiting = self._waiting.popleft()
+            if answered.done():
+                continue
+            if (changed is not None and changed in blocked) or (batch and self._lane(call) != lane):
+                held.append(waiting)
+            else:
+                lane = self._lane(call)
+                batch.append(waiting)
+            if changed is not None:
+                # Whatever comes later for the same session stays behind this one.
+                blocked.add(changed)
+        held.extend(self._waiting)
+        self._waiting = held
+        self._being_changed.update(w.changed for w in batch if w.changed is not None)
+        return batch
+
+    def land(self, batch: Sequence[Waiting[C, A]]) -> None:
+        """The batch is back: its place is free, and what it changed may be changed again."""
+        self.places += 1
+        self._being_changed.difference_update(waiting.changed for waiting in batch)
+
+    def leave(self) -> Iterator[A]:
+        """Empty the line."""
+        while self._waiting:
+            yield self._waiting.popleft().answered
+
+
+def _answers(answers: Sequence[Any], number: int) -> list[Any]:
+    """An answer for each, whatever came back."""
+    return [*answers[:number], *(Closed() for _ in range(number - len(answers)))]
+
+
+def _failed(error: Exception, number: int) -> list[Exception]:
+    """Each gets its own: a traceback that several requests share would mix them up."""
+    errors = [copy.copy(error) for _ in range(number)]
+    for one in errors:
+        one.__cause__ = error.__cause__
+    return errors
 
 
 class Batcher(Generic[C]):
@@ -59,12 +157,7 @@ class Batcher(Generic[C]):
         size: int = 128,
     ) -> None:
         self._send = send
-        self._lane = lane
-        self._changes = changes
-        self._under_way = self._places = under_way
-        self._size = size
-        self._waiting: deque[_Waiting[C]] = deque()
-        self._being_changed: set[Hashable] = set()
+        self._line: Line[C, asyncio.Future[Any]] = Line(lane, changes, under_way, size)
         self._boarding: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -73,21 +166,21 @@ class Batcher(Generic[C]):
         """The call's answer: a result, or the exception that it was answered with."""
         if self._closed:
             return Closed()
-        changed = self._changes(call)
-        if changed is None and self._places == self._under_way and not self._waiting:
+        changed = self._line.changes(call)
+        if changed is None and self._line.is_idle():
             return await self._read_alone(call)
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, changed, answered))
+        self._line.join(call, changed, answered)
         self._send_next()
         return await answered
 
     async def _read_alone(self, call: C) -> Any:
         """The shortest path: no task, no future. A read that is cancelled midway loses nothing."""
-        self._places -= 1
+        self._line.places -= 1
         try:
             [answer] = await self._send((call,))
         finally:
-            self._places += 1
+            self._line.places += 1
             self._send_next()
         return answer
 
@@ -97,75 +190,136 @@ class Batcher(Generic[C]):
         The batch boards when its task begins. The requests that the last batch has answered go on
         before that, and what they ask for next comes along.
         """
-        if (
-            self._places
-            and self._boarding is None
-            and any(changed not in self._being_changed for _, changed, _ in self._waiting)
-        ):
-            self._places -= 1
+        if self._boarding is None and self._line.is_ready():
+            self._line.places -= 1
             self._boarding = asyncio.get_running_loop().create_task(self._fly())
             self._tasks.add(self._boarding)
             self._boarding.add_done_callback(self._landed)
 
     async def _fly(self) -> None:
         self._boarding = None
-        batch = self._board()
-        changed = {changed for _, changed, _ in batch if changed is not None}
-        self._being_changed |= changed
+        batch = self._line.board()
         self._send_next()
         answers: Sequence[Any] = ()
         try:
             if batch:
-                answers = await self._send([call for call, _, _ in batch])
+                answers = await self._send([waiting.call for waiting in batch])
         except Exception as error:
-            # Each gets its own: a traceback that several requests share would mix them up.
-            answers = [copy.copy(error) for _ in batch]
-            for answer in answers:
-                answer.__cause__ = error.__cause__
+            answers = _failed(error, len(batch))
         finally:
             # However this ends, a cancelled loop included, nobody is left waiting.
-            self._being_changed -= changed
-            for number, (_, _, answered) in enumerate(batch):
+            self._line.land(batch)
+            for (_, _, answered), answer in zip(batch, _answers(answers, len(batch)), strict=True):
                 if not answered.done():
-                    answered.set_result(answers[number] if number < len(answers) else Closed())
-            self._places += 1
+                    answered.set_result(answer)
             self._send_next()
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task is self._boarding:  # cancelled before it began
             self._boarding = None
-            self._places += 1
+            self._line.places += 1
             self._send_next()
-
-    def _board(self) -> list[_Waiting[C]]:
-        """Take the first call that can go from what waits, and all that can go with it."""
-        batch: list[_Waiting[C]] = []
-        held: deque[_Waiting[C]] = deque()
-        blocked = set(self._being_changed)
-        lane: object = None
-        while self._waiting and len(batch) < self._size:
-            call, changed, answered = item = self._waiting.popleft()
-            if answered.done():
-                continue
-            if (changed is not None and changed in blocked) or (batch and self._lane(call) != lane):
-                held.append(item)
-            else:
-                lane = self._lane(call)
-                batch.append(item)
-            if changed is not None:
-                # Whatever comes later for the same session stays behind this one.
-                blocked.add(changed)
-        held.extend(self._waiting)
-        self._waiting = held
-        return batch
 
     async def close(self) -> None:
         """Answer what waits with `Closed`, and wait for what is under way."""
         self._closed = True
-        while self._waiting:
-            _, _, answered = self._waiting.popleft()
+        for answered in self._line.leave():
             if not answered.done():
                 answered.set_result(Closed())
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+class _Caller(Generic[C]):
+    """A thread that waits for its answer, or for its turn to send a batch."""
+
+    __slots__ = ("_woken", "answer", "batch")
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+        self.batch: list[Waiting[C, _Caller[C]]] | None = None
+        self._woken = threading.Lock()
+        self._woken.acquire()
+
+    def done(self) -> bool:
+        return False  # a thread can not leave
+
+    def wake(self) -> None:
+        self._woken.release()
+
+    def wait(self) -> None:
+        self._woken.acquire()
+
+
+class ThreadBatcher(Generic[C]):
+    """Sends calls of threads in batches; the thread of a batch's first call sends it.
+
+    Args:
+        send: sends a batch and returns an answer for each of its calls, in order. What it raises
+            is every call's answer.
+        lane: calls share a batch with calls of the same lane only.
+        changes: what a call changes, or None if it only reads.
+        under_way: how many batches are under way at once.
+        size: the largest batch.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[C]], Sequence[Any]],
+        *,
+        lane: Callable[[C], object],
+        changes: Callable[[C], Hashable | None],
+        under_way: int = 2,
+        size: int = 128,
+    ) -> None:
+        self._send = send
+        self._line: Line[C, _Caller[C]] = Line(lane, changes, under_way, size)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def submit(self, call: C) -> Any:
+        """The call's answer: a result, or the exception that it was answered with."""
+        caller: _Caller[C] = _Caller()
+        with self._lock:
+            if self._closed:
+                return Closed()
+            self._line.join(call, self._line.changes(call), caller)
+            self._launch()
+        caller.wait()
+        if caller.batch is not None:
+            self._fly(caller, caller.batch)
+        return caller.answer
+
+    def _launch(self) -> None:
+        """Wake whoever can go, as far as there are places. The lock is held."""
+        while self._line.is_ready():
+            batch = self._line.board()
+            self._line.places -= 1
+            first = batch[0].answered
+            first.batch = batch
+            first.wake()
+
+    def _fly(self, sender: _Caller[C], batch: list[Waiting[C, _Caller[C]]]) -> None:
+        answers: Sequence[Any] = ()
+        try:
+            answers = self._send([waiting.call for waiting in batch])
+        except Exception as error:
+            answers = _failed(error, len(batch))
+        finally:
+            # However this ends, an interrupted thread included, nobody is left waiting.
+            with self._lock:
+                self._line.land(batch)
+                self._launch()
+            for (_, _, caller), answer in zip(batch, _answers(answers, len(batch)), strict=True):
+                caller.answer = answer
+                if caller is not sender:
+                    caller.wake()
+
+    def close(self) -> None:
+        """Answer what waits with `Closed`. What is under way goes on to its end."""
+        with self._lock:
+            self._closed = True
+            for caller in self._line.leave():
+                caller.answer = Closed()
+                caller.wake()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import Queue
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,7 +23,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from websessions.batching import Batcher, Closed
+from websessions.batching import Batcher, Closed, ThreadBatcher
 
 
 @dataclass(frozen=True)
@@ -320,3 +324,162 @@ async def test_a_write_that_was_sent_outlives_its_request() -> None:
     assert sky.sent == [Call(1, "w", "a"), Call(2, "w", "a")]
     sky.flights[0].landed.set_result(["done"])
     assert await follower == "done"
+
+
+class Runway:
+    """Stands for the database of threads: a batch stays up until the test lets it land."""
+
+    def __init__(self, under_way: int = 2) -> None:
+        self.up: Queue[ThreadFlight] = Queue()
+        self._arrived: Queue[Call] = Queue()
+        self.batcher: ThreadBatcher[Call] = ThreadBatcher(
+            self._send,
+            lane=lambda call: call.lane,
+            changes=self._changes,
+            under_way=under_way,
+        )
+        self._threads = ThreadPoolExecutor(32)
+
+    def _changes(self, call: Call) -> str | None:
+        # The batcher holds its lock: no batch lands until this call waits with the others.
+        self._arrived.put(call)
+        return call.changes
+
+    def _send(self, calls: Sequence[Call]) -> Sequence[Any]:
+        flight = ThreadFlight(tuple(calls))
+        self.up.put(flight)
+        return flight.landed.result(10)
+
+    def submit(self, *calls: Call) -> list[Future[Any]]:
+        """Each in a thread of its own, in this order."""
+        answers = []
+        for call in calls:
+            answers.append(self._threads.submit(self.batcher.submit, call))
+            assert self._arrived.get(timeout=10) == call
+        return answers
+
+    def next_up(self) -> ThreadFlight:
+        return self.up.get(timeout=10)
+
+
+@dataclass
+class ThreadFlight:
+    calls: tuple[Call, ...]
+    landed: Future[Sequence[Any]] = field(default_factory=Future)
+
+    def land(self) -> None:
+        self.landed.set_result([f"answer {call.number}" for call in self.calls])
+
+
+def reads(*numbers: int) -> list[Call]:
+    return [Call(number, "r", None) for number in numbers]
+
+
+def test_a_lone_call_of_a_thread_is_sent_by_that_thread() -> None:
+    senders: list[int] = []
+
+    def send(calls: Sequence[Call]) -> Sequence[str]:
+        senders.append(threading.get_ident())
+        return ["answer"]
+
+    batcher: ThreadBatcher[Call] = ThreadBatcher(
+        send, lane=lambda call: call.lane, changes=lambda call: call.changes
+    )
+    assert batcher.submit(Call(1, "r", None)) == "answer"
+    assert senders == [threading.get_ident()]
+
+
+def test_what_threads_ask_for_meanwhile_goes_together() -> None:
+    runway = Runway()
+    answers = runway.submit(*reads(0, 1, 2, 3, 4))
+    first, second = runway.next_up(), runway.next_up()
+    assert {first.calls, second.calls} == {tuple(reads(0)), tuple(reads(1))}
+
+    first.land()
+    third = runway.next_up()
+    assert third.calls == tuple(reads(2, 3, 4))
+    second.land()
+    third.land()
+    assert [answer.result(10) for answer in answers] == [f"answer {n}" for n in range(5)]
+
+
+def test_two_threads_never_change_one_thing_at_once_and_keep_their_order() -> None:
+    runway = Runway(under_way=3)
+    calls = [Call(0, "w", "a"), Call(1, "w", "a"), Call(2, "w", "b"), Call(3, "w", "a")]
+    answers = runway.submit(*calls)
+    up = {flight.calls: flight for flight in (runway.next_up(), runway.next_up())}
+    assert set(up) == {(calls[0],), (calls[2],)}
+
+    up[calls[0],].land()
+    following = runway.next_up()
+    assert following.calls == (calls[1],)
+    following.land()
+    last = runway.next_up()
+    assert last.calls == (calls[3],)
+    last.land()
+    up[calls[2],].land()
+    assert [answer.result(10) for answer in answers] == [f"answer {n}" for n in range(4)]
+
+
+def test_a_batch_of_threads_that_fails_fails_each_of_them_with_an_error_of_its_own() -> None:
+    runway = Runway(under_way=1)
+    answers = runway.submit(*reads(0, 1, 2))
+    runway.next_up().land()
+    runway.next_up().landed.set_exception(OSError("lost"))
+    errors = [answer.result(10) for answer in answers[1:]]
+    assert [str(error) for error in errors] == ["lost", "lost"]
+    assert errors[0] is not errors[1]
+
+
+def test_a_thread_that_is_interrupted_while_it_sends_leaves_nobody_waiting() -> None:
+    runway = Runway(under_way=1)
+    answers = runway.submit(*reads(0, 1, 2))
+    runway.next_up().land()
+    runway.next_up().landed.set_exception(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        answers[1].result(10)
+    assert isinstance(answers[2].result(10), Closed)
+    [following] = runway.submit(*reads(3))
+    runway.next_up().land()
+    assert following.result(10) == "answer 3"
+
+
+def test_who_waits_is_refused_at_closing_and_what_is_under_way_goes_on() -> None:
+    runway = Runway(under_way=1)
+    under_way, *waiting = runway.submit(*reads(0, 1, 2))
+    runway.batcher.close()
+    assert all(isinstance(answer.result(10), Closed) for answer in waiting)
+    assert isinstance(runway.batcher.submit(Call(3, "r", None)), Closed)
+    runway.next_up().land()
+    assert under_way.result(10) == "answer 0"
+
+
+def test_many_threads_are_all_answered_and_change_each_thing_in_turns() -> None:
+    being_changed: set[str] = set()
+    wrong: list[str] = []
+    lock = threading.Lock()
+
+    def send(calls: Sequence[Call]) -> Sequence[int]:
+        keys = [call.changes for call in calls if call.changes is not None]
+        with lock:
+            if len(set(keys)) < len(keys) or being_changed & set(keys):
+                wrong.append("one thing was changed twice at once")
+            if len({call.lane for call in calls}) != 1 or len(calls) > SIZE:
+                wrong.append("calls went together that may not")
+            being_changed.update(keys)
+        with lock:
+            being_changed.difference_update(keys)
+        return [call.number for call in calls]
+
+    batcher: ThreadBatcher[Call] = ThreadBatcher(
+        send, lane=lambda call: call.lane, changes=lambda call: call.changes, size=SIZE
+    )
+
+    def work(worker: int) -> bool:
+        numbers = range(worker * 1000, worker * 1000 + 300)
+        calls = [Call(n, "rw"[n % 3 > 0], "abc"[n % 7 % 3] if n % 3 else None) for n in numbers]
+        return all(batcher.submit(call) == call.number for call in calls)
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(work, range(16)))
+    assert not wrong

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy
@@ -164,7 +164,11 @@ def _itself(value: Any, _: None) -> Any:
 
 
 def _bind_processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    return kind.dialect_impl(dialect).bind_processor(dialect)
+    convert = kind.dialect_impl(dialect).bind_processor(dialect)
+    if convert is not None and dialect.name == "sqlite" and isinstance(kind, DateTime):
+        # Moments are text there, and a write names the same two or three of them several times.
+        return lru_cache(maxsize=16)(convert)
+    return convert
 
 
 class Statements:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from sqlalchemy import URL, Engine, MetaData
@@ -12,7 +13,7 @@ from sqlalchemy import Table as SQLTable
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
-from ..batching import Batcher, Closed
+from ..batching import Batcher, Closed, ThreadBatcher
 from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from ..settings import Seconds, as_span
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncSQLSessionStore", "SQLSessionStore"]
 
 R = TypeVar("R")
+B = TypeVar("B")
 
 _of_the_parent: list[Pool] = []
 """Pools that came over a fork: kept, so that their connections never become garbage."""
@@ -143,6 +145,16 @@ class _SQLStore:
             in_autocommit=opened.owned,
         )
 
+    def _batchers(self, batcher: Callable[..., B]) -> tuple[B, B]:
+        """What sends the calls that read, and what sends those that write."""
+        make = partial(batcher, lane=_lane, changes=_changes)
+        if self._opened.is_blocking_sqlite:
+            # Its writers wait for one another anyway, and two threads that both want the
+            # interpreter get in each other's way. A read never waits for a writer's lock.
+            return make(under_way=1), make(under_way=1)
+        both = make(under_way=2)
+        return both, both
+
     @property
     def table(self) -> SQLTable:
         """The table that holds the sessions, for migrations and queries."""
@@ -197,10 +209,17 @@ class SQLSessionStore(_SQLStore, SessionStore):
     def __init__(self, db: str | URL | Engine | None = None, **options: Unpack[SQLOptions]) -> None:
         super().__init__(**self._set_up(options))
         self._connect(open_database(db, in_asyncio=False, timeout=self._timeout), self.clock)
+        self._line_up()
 
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
         self.in_use()
+        if _goes_in_batches(calls):
+            batcher = self._reads if isinstance(calls[0], Load) else self._writes
+            return [_or_unavailable(batcher.submit(calls[0]))]
         return self._database.perform(calls)
+
+    def _line_up(self) -> None:
+        self._reads, self._writes = self._batchers(partial(ThreadBatcher, self._database.perform))
 
     def sync(self) -> None:
         """Create the table and its indexes if they are missing. Many processes may do it at once.
@@ -213,11 +232,15 @@ class SQLSessionStore(_SQLStore, SessionStore):
     def close(self) -> None:
         """Stop sweeping, and dispose the engine if the store made it. May be called twice."""
         super().close()
+        self._reads.close()
+        self._writes.close()
+        self._line_up()
         if self._opened.owned:
             self._opened.engine.dispose()
 
     def _after_fork(self) -> None:
         super()._after_fork()
+        self._line_up()
         self._leave_connections_to_the_parent()
 
 
@@ -251,14 +274,9 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._enter(loop)
-        if len(calls) == 1 and isinstance(calls[0], _OF_ONE_SESSION):
+        if _goes_in_batches(calls):
             batcher = self._reads if isinstance(calls[0], Load) else self._writes
-            answer = await batcher.submit(calls[0])
-            if isinstance(answer, Closed):
-                answer = StoreUnavailable(
-                    "the store was closed while this call waited for its turn"
-                )
-            return [answer]
+            return [_or_unavailable(await batcher.submit(calls[0]))]
         return await self._call(self._database.perform, calls)
 
     def _batch(self, calls: Sequence[Call[Any]]) -> Awaitable[list[Any]]:
@@ -266,15 +284,8 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._reads = self._writes = self._batcher(under_way=2)
-        if self._opened.is_blocking_sqlite:
-            # Its writers wait for one another anyway, and two threads that both want the
-            # interpreter get in each other's way. A read never waits for a writer's lock.
-            self._reads, self._writes = self._batcher(under_way=1), self._batcher(under_way=1)
+        self._reads, self._writes = self._batchers(partial(Batcher, self._batch))
         self.in_use()
-
-    def _batcher(self, under_way: int) -> Batcher[Call[Any]]:
-        return Batcher(self._batch, lane=_lane, changes=_changes, under_way=under_way)
 
     async def _call(self, function: Callable[..., R], *args: Any) -> R:
         """Call a function that does I/O without blocking the loop."""
@@ -328,6 +339,16 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
 
 # The rest look at the whole table: they would keep a place from many requests.
 _OF_ONE_SESSION = (Load, Replace, Touch, Insert, Delete, Put)
+
+
+def _goes_in_batches(calls: Sequence[Call[Any]]) -> bool:
+    return len(calls) == 1 and isinstance(calls[0], _OF_ONE_SESSION)
+
+
+def _or_unavailable(answer: Any) -> Any:
+    if isinstance(answer, Closed):
+        return StoreUnavailable("the store was closed while this call waited for its turn")
+    return answer
 
 
 def _lane(call: Call[Any]) -> object:
