@@ -32,16 +32,18 @@ class SignedValue:
     _SHAPE = re.compile(r"[A-Za-z0-9_-]{22,128}\.[A-Za-z0-9_-]{43}", re.ASCII)
 
     def __init__(self, name: str, secrets: Sequence[bytes]) -> None:
-        self._secrets = tuple(secrets)
-        self._context = b"websessions:" + name.encode() + b":"
+        context = b"websessions:" + name.encode() + b":"
+        # What all values have in common is hashed once; each value goes on from a copy.
+        self._macs = [hmac.new(secret, context, "sha256") for secret in secrets]
 
-    def _signature(self, secret: bytes, sid: str) -> bytes:
-        mac = hmac.digest(secret, self._context + sid.encode(), "sha256")
-        return urlsafe_b64encode(mac)[:43]
+    def _signature(self, mac: hmac.HMAC, sid: str) -> bytes:
+        mac = mac.copy()
+        mac.update(sid.encode())
+        return urlsafe_b64encode(mac.digest())[:43]
 
     def sign(self, sid: Sid) -> str:
         """The cookie's value, signed with the first secret."""
-        return f"{sid.value}.{self._signature(self._secrets[0], sid.value).decode()}"
+        return f"{sid.value}.{self._signature(self._macs[0], sid.value).decode()}"
 
     def verify(self, value: str) -> Sid | None:
         """The session id, if any of the secrets signed it."""
@@ -49,8 +51,8 @@ class SignedValue:
             return None
         sid, _, signature = value.rpartition(".")
         presented = signature.encode()
-        for secret in self._secrets:
-            if hmac.compare_digest(self._signature(secret, sid), presented):
+        for mac in self._macs:
+            if hmac.compare_digest(self._signature(mac, sid), presented):
                 return Sid(sid)
         return None
 
@@ -86,10 +88,10 @@ class SessionCookies:
         session fixation).
         """
         name = self._settings.name
-        if name not in header:
-            return None
         found: Sid | None = None
         for pair in header.split(";"):
+            if name not in pair:
+                continue
             key, separator, value = pair.partition("=")
             # Only what RFC 6265 calls white space: Python strips more, and to a browser
             # "\xa0__Host-sid" is no name with a prefix.

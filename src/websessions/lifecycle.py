@@ -11,7 +11,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from .run import Pause
 from .session import Session, decode_document
 from .settings import SessionSettings
 from .sid import Key, Sid, generated_sid
-from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask
+from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask, value
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
 
@@ -35,7 +35,7 @@ CONFLICT_DEADLINE: Final = 5.0
 """Seconds for which a write that keeps losing to other requests is tried again."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """What the response has to carry.
 
@@ -55,6 +55,8 @@ class Lifecycle:
         self.store = store
         self.settings = settings
         self.cookies = SessionCookies(settings.cookie, settings.secrets)
+        self.lifetime = settings.cookie.lifetime
+        self.looks_at_every_session = settings.looks_at_every_session
         self._corrupt: set[Key] = set()
         self._warned = False
 
@@ -108,7 +110,7 @@ class RequestSession(ABC):
         self._saved = False
         self._failed = False
         self.responding = False
-        self.session = session_type(self, lifecycle.settings.cookie)
+        self.session = session_type(self, lifecycle.lifetime)
         if self._presented is None:
             self.session._begin()
 
@@ -293,7 +295,7 @@ class RequestSession(ABC):
             cookie,
             changed=changed or touched,
             rolling=settings.rolling and not self.opted_out,
-            persistent=session._cookie.persistent,
+            persistent=session._lifetime.is_persistent,
         )
         if cookie is not CookieAction.NONE:
             self._cookie = cookie
@@ -436,7 +438,7 @@ class RequestSession(ABC):
             return cookies.set(
                 session._sid,
                 now=self._store.clock(),
-                expires=self._expires() if session._cookie.persistent else None,
+                expires=self._expires() if session._lifetime.is_persistent else None,
                 https=self._https,
             )
         return None
@@ -444,13 +446,9 @@ class RequestSession(ABC):
     # Values
 
     def _expires(self) -> datetime:
-        cookie = self.session._cookie
-        return expires_at(
-            self._store.clock(),
-            max_age=cookie._max_age,
-            fixed=cookie._expires,
-            expiration=self._store.expiration,
-        )
+        max_age, fixed = self.session._lifetime
+        store = self._store
+        return expires_at(store.clock(), max_age=max_age, fixed=fixed, expiration=store.expiration)
 
     def _encoded(self) -> bytes:
         return encode_within(self._store.codec, self.session._document(), self._store.max_size)
