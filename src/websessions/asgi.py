@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
+from operator import methodcaller
 from typing import Any, TypeAlias, Unpack
 
 from .errors import ConfigurationError
 from .exchange import AsyncExchange
-from .headers import private, vary_by_cookie
-from .lifecycle import Finished, Lifecycle
+from .headers import Amender
+from .lifecycle import Lifecycle
 from .settings import SessionOptions, SessionSettings
 from .store import AsyncPerforms
 
@@ -20,12 +21,17 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 # What begins a response: from then on no cookie can be set.
 _BEGINNINGS = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 )
+
+_amend = Amender(
+    *(b"vary", b"cache-control", b"set-cookie"),
+    encode=methodcaller("encode", "latin-1"),
+    decode=methodcaller("decode", "latin-1"),
+).amend
 
 
 class SessionMiddleware:
@@ -72,7 +78,8 @@ class SessionMiddleware:
         async def send_with_session(message: Message) -> None:
             if message["type"] in _BEGINNINGS and not exchange.responding:
                 finished = await exchange.finish(unset=scope.get("session") is not session)
-                _amend(message, finished)
+                if finished.vary:
+                    message["headers"] = _amend(message.get("headers") or (), finished)
             elif message["type"] == "websocket.close":
                 # Before an accept it is a refusal, and no cookie can go with that.
                 exchange.responding = True
@@ -88,8 +95,7 @@ class SessionMiddleware:
 
         is_socket = scope["type"] == "websocket"
         await self.app(scope, receive_with_session if is_socket else receive, send_with_session)
-        if exchange.may_be_unsettled:
-            await exchange.close()
+        await exchange.close()
 
     def _exchange(self, scope: Scope) -> AsyncExchange:
         cookies, forwarded = b"", b""
@@ -107,27 +113,3 @@ class SessionMiddleware:
             https=settings.is_https(scope.get("scheme", "http"), forwarded.decode("latin-1")),
             opted_out=bool(settings.exclude) and settings.excludes(scope["path"]),
         )
-
-
-def _amend(message: Message, finished: Finished) -> None:
-    """Put what the session needs into the headers of a message that begins a response."""
-    if finished.cookie is None and not finished.vary:
-        return
-    headers: Headers = list(message.get("headers") or ())
-    if finished.vary:
-        _replace(headers, b"vary", vary_by_cookie)
-    if finished.cookie is not None:
-        _replace(headers, b"cache-control", private)
-        headers.append((b"set-cookie", finished.cookie.encode("latin-1")))
-    message["headers"] = headers
-
-
-def _replace(headers: Headers, name: bytes, change: Callable[[str | None], str]) -> None:
-    present = _values(headers, name)
-    value = change(", ".join(present) if present else None)
-    headers[:] = [header for header in headers if header[0].lower() != name]
-    headers.append((name, value.encode("latin-1")))
-
-
-def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    return [value.decode("latin-1") for key, value in headers if key.lower() == name]

@@ -58,11 +58,14 @@ class SyncExchange(RequestSession):
 
     def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
+        if (finished := self.finished(unset=unset)) is not None:
+            return finished
         return run(self.finish_steps(unset=unset), self._performs)
 
     def close(self) -> None:
         """Save what was changed since the response began."""
-        run(self.close_steps(), self._performs)
+        if self.may_be_unsettled:
+            run(self.close_steps(), self._performs)
 
 
 class AsyncExchange(RequestSession):
@@ -79,12 +82,24 @@ class AsyncExchange(RequestSession):
     ) -> None:
         super().__init__(lifecycle, cookies, https=https, opted_out=opted_out)
         self._performs = store
-        # A handler may save in one task while it works in another; one thing at a time.
-        self._lock = asyncio.Lock()
+        self._busy = False
+        self._idle: asyncio.Event | None = None
 
     async def _run(self, steps: Steps[R]) -> R:
-        async with self._lock:
+        # A handler may save in one task while it works in another; one thing at a time. Hardly
+        # ever does anyone wait, so a lock would be made and taken for nothing.
+        while self._busy:
+            if self._idle is None:
+                self._idle = asyncio.Event()
+            await self._idle.wait()
+        self._busy = True
+        try:
             return await run_async(steps, self._performs)
+        finally:
+            self._busy = False
+            if self._idle is not None:
+                self._idle.set()
+                self._idle = None
 
     def require(self) -> None:
         raise SessionNotLoaded(
@@ -102,8 +117,11 @@ class AsyncExchange(RequestSession):
 
     async def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
+        if not self._busy and (finished := self.finished(unset=unset)) is not None:
+            return finished
         return await self._run(self.finish_steps(unset=unset))
 
     async def close(self) -> None:
         """Save what was changed since the response began."""
-        await self._run(self.close_steps())
+        if self.may_be_unsettled:
+            await self._run(self.close_steps())

@@ -180,6 +180,31 @@ class RequestSession(ABC):
         session._touched = session._emptied = False
         yield from self.load_steps()
 
+    def finished(self, *, unset: bool = False) -> Finished | None:
+        """What `finish_steps` would return, if there is nothing for it to do; None if there may be.
+
+        Most requests only read, and end here. To learn from a generator that there is no call to
+        make costs more than the facts that say so: nothing changed, no option asks for more, and
+        for a session like that the outcome table has nothing to do, or a touch that is not due.
+        """
+        session = self.session
+        if (
+            unset
+            or self._failed
+            or session._touched
+            or self._cookie is not CookieAction.NONE
+            or (self._rules.looks_at_every_session and not self.opted_out)
+            or self._may_have_changed()
+        ):
+            return None
+        action, _ = OUTCOMES[self._row, session._intent, False]
+        if action is StoreAction.TOUCH:
+            action = StoreAction.TOUCH if self._due_touch() else StoreAction.NOTHING
+        if action is not StoreAction.NOTHING:
+            return None
+        session._settle()
+        return self._respond()
+
     def finish_steps(self, *, unset: bool = False) -> Steps[Finished]:
         """Carry out what the request decided, and say what the response has to carry.
 
@@ -196,18 +221,20 @@ class RequestSession(ABC):
                 session.destroy()
             elif unset and session._intent is not Intent.DESTROY:
                 self.abandon()
-            elif settings.looks_at_every_session and not self.opted_out:
+            elif self._rules.looks_at_every_session and not self.opted_out:
                 yield from self.load_steps()
             yield from self.settle_steps()
         except BaseException:
             self._failed = True
             raise
+        return self._respond()
+
+    def _respond(self) -> Finished:
+        session = self.session
         self.responding = True
-        finished = Finished(
-            self._set_cookie(), session._used or self._cookie is not CookieAction.NONE
-        )
+        vary = session._used or self._cookie is not CookieAction.NONE
         session._used = False
-        return finished
+        return Finished(self._set_cookie(), vary)
 
     def close_steps(self) -> Steps[None]:
         """Save what was changed after the response began: in a stream, a socket, a task.
@@ -264,16 +291,14 @@ class RequestSession(ABC):
             data = self._encoded()
         emptied = session._emptied
         # Settled from here on: the handler may go on meanwhile, and ask for more.
-        if intent is not Intent.ABANDON:
-            session._intent = Intent.KEEP
-        session._touched = session._emptied = session._written = False
+        session._settle()
         match action:
             case StoreAction.INSERT if not self._cookie_can_be_set():
                 cookie = CookieAction.NONE
             case StoreAction.INSERT:
                 yield from self._insert_steps(data)
             case StoreAction.TOUCH:
-                yield from self._touch_steps(touched)
+                yield from self._touch_steps(asked=touched)
             case StoreAction.REPLACE:
                 yield from self._replace_steps(data, emptied=emptied)
             case StoreAction.MOVE:
@@ -368,22 +393,28 @@ class RequestSession(ABC):
         session._adopt(session._sid or sid, document)
         return self._encoded()
 
-    def _touch_steps(self, asked: bool) -> Steps[None]:
+    def _due_touch(self, *, asked: bool = False) -> Touch | None:
         store, record, wanted = self._store, self._record, self._expires()
         assert record is not None
         slack = timedelta(0) if asked else store.touch_after
         if store.disable_touch or not touch_is_due(record.expires, wanted, slack):
-            return
+            return None
         if self._saved and not asked:
+            return None
+        return Touch(record.key, wanted, slack, record)
+
+    def _touch_steps(self, *, asked: bool) -> Steps[None]:
+        touch = self._due_touch(asked=asked)
+        if touch is None:
             return
         try:
-            moved = yield from ask(Touch(record.key, wanted, slack, record))
+            moved = yield from ask(touch)
         except StoreError as error:
             # Nothing the handler wrote is lost, so its answer is not lost either.
             log.warning("a session could not be touched and may expire early: %s", error)
             return
-        if moved:
-            self._record = replace(record, expires=wanted)
+        if moved and self._record is not None:
+            self._record = replace(self._record, expires=touch.expires)
 
     def _delete_steps(self) -> Steps[None]:
         ended = self._presented

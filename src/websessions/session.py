@@ -367,6 +367,12 @@ class Session(MutableMapping[str, Any]):
                 f"{what} came after the response had begun: its cookie can not be changed any more"
             )
 
+    def _settle(self) -> None:
+        """What was asked for is being carried out, or there was nothing."""
+        if self._intent is not Intent.ABANDON:
+            self._intent = Intent.KEEP
+        self._touched = self._emptied = self._written = False
+
     def _begin(self) -> None:
         """Nothing is stored: a new session."""
         self._values = {}
