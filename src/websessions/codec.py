@@ -113,7 +113,8 @@ class JSONCodec:
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """Raises `ValueError` for anything but a session that `encode` wrote, or plain JSON."""
-        may_be_deep = data.count(b"[") + data.count(b"{") > MAX_DEPTH
+        # A level takes two bytes, and most sessions are small.
+        may_be_deep = len(data) > 2 * MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH
         value: Any = None
         problem = ""
         try:
@@ -131,7 +132,7 @@ class JSONCodec:
         if problem or (may_be_deep and not _is_within(value, MAX_DEPTH)):
             raise ValueError(problem or _TOO_DEEP)
         if type(value) is dict:
-            if b'"$"' not in data:
+            if b"$" not in data or b'"$"' not in data:  # one byte is found faster than three
                 return value
             value = _untag(value)
         if type(value) is not dict or not all(type(key) is str for key in value):

@@ -81,6 +81,12 @@ class Lifecycle:
 class RequestSession(ABC):
     """One request's session on its way from the cookie to the response."""
 
+    responding = False
+    _record: Record | None = None
+    _cookie = CookieAction.NONE
+    _saved = False
+    _failed = False
+
     def __init__(
         self,
         lifecycle: Lifecycle,
@@ -105,11 +111,6 @@ class RequestSession(ABC):
         self.opted_out = opted_out
         self._presented = lifecycle.cookies.read(cookies) if cookies else None
         self._row = Row.UNBORN if self._presented is None else Row.UNREAD
-        self._record: Record | None = None
-        self._cookie = CookieAction.NONE
-        self._saved = False
-        self._failed = False
-        self.responding = False
         self.session = session_type(self, lifecycle.lifetime)
         if self._presented is None:
             self.session._begin()
@@ -199,11 +200,12 @@ class RequestSession(ABC):
             return None
         action, _ = OUTCOMES[self._row, session._intent, False]
         if action is StoreAction.TOUCH:
-            action = StoreAction.TOUCH if self._due_touch() else StoreAction.NOTHING
-        if action is not StoreAction.NOTHING:
+            if self._due_touch() is not None:
+                return None
+        elif action is not StoreAction.NOTHING:
             return None
         session._settle()
-        return self._respond()
+        return self._respond(None)
 
     def finish_steps(self, *, unset: bool = False) -> Steps[Finished]:
         """Carry out what the request decided, and say what the response has to carry.
@@ -227,14 +229,14 @@ class RequestSession(ABC):
         except BaseException:
             self._failed = True
             raise
-        return self._respond()
+        if self._cookie is not CookieAction.NONE:
+            session._used = True
+        return self._respond(self._set_cookie())
 
-    def _respond(self) -> Finished:
-        session = self.session
-        self.responding = True
-        vary = session._used or self._cookie is not CookieAction.NONE
-        session._used = False
-        return Finished(self._set_cookie(), vary)
+    def _respond(self, cookie: str | None) -> Finished:
+        finished = Finished(cookie, self.session._used)
+        self.responding, self.session._used = True, False
+        return finished
 
     def close_steps(self) -> Steps[None]:
         """Save what was changed after the response began: in a stream, a socket, a task.
@@ -293,14 +295,14 @@ class RequestSession(ABC):
         # Settled from here on: the handler may go on meanwhile, and ask for more.
         session._settle()
         match action:
+            case StoreAction.REPLACE:
+                yield from self._replace_steps(data, emptied=emptied)
+            case StoreAction.TOUCH:
+                yield from self._touch_steps(asked=touched)
             case StoreAction.INSERT if not self._cookie_can_be_set():
                 cookie = CookieAction.NONE
             case StoreAction.INSERT:
                 yield from self._insert_steps(data)
-            case StoreAction.TOUCH:
-                yield from self._touch_steps(asked=touched)
-            case StoreAction.REPLACE:
-                yield from self._replace_steps(data, emptied=emptied)
             case StoreAction.MOVE:
                 yield from self._replace_steps(data, moving=True, emptied=emptied)
             case StoreAction.DELETE:
@@ -427,11 +429,13 @@ class RequestSession(ABC):
     # Facts
 
     def _may_have_changed(self) -> bool:
-        if not self.session._loaded or self._row is Row.ENDED:
+        session = self.session
+        if not (session._written or session._lent):
             return False
-        if self._row is Row.LIVE and self.session._intent is not Intent.DESTROY:
-            return self.session._written or self.session._lent
-        return bool(self.session._values)
+        if not session._loaded or self._row is Row.ENDED:
+            return False
+        in_place = self._row is Row.LIVE and session._intent is not Intent.DESTROY
+        return in_place or bool(session._values)
 
     @property
     def may_be_unsettled(self) -> bool:
