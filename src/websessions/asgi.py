@@ -62,7 +62,6 @@ class SessionMiddleware:
                 f" {type(store).__name__} is none"
             )
         self.app = app
-        self._store = store
         self._settings = SessionSettings(**options)
         self._lifecycle = Lifecycle(store, self._settings)
 
@@ -108,7 +107,6 @@ class SessionMiddleware:
         settings = self._settings
         return AsyncExchange(
             self._lifecycle,
-            self._store,
             cookies.decode("latin-1"),
             https=settings.is_https(scope.get("scheme", "http"), forwarded.decode("latin-1")),
             opted_out=bool(settings.exclude) and settings.excludes(scope["path"]),

@@ -7,12 +7,14 @@ on it but on the 256 random bits of the id.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import TypeAlias
 
 from .settings import CookieSettings
 from .sid import Sid
@@ -20,6 +22,22 @@ from .sid import Sid
 __all__ = ["SessionCookies", "SignedValue"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+_BegunHMAC: TypeAlias = tuple["hashlib._Hash", "hashlib._Hash"]
+
+
+def _begun_hmac(secret: bytes, message: bytes) -> _BegunHMAC:
+    """The two hashes of RFC 2104, as far as they are the same for all messages that begin so.
+
+    Each message goes on from copies of them: a third of the work, and none of it in Python.
+    """
+    if len(secret) > 64:
+        secret = hashlib.sha256(secret).digest()
+    block = secret.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + message)
+    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+    return inner, outer
 
 
 class SignedValue:
@@ -33,17 +51,17 @@ class SignedValue:
 
     def __init__(self, name: str, secrets: Sequence[bytes]) -> None:
         context = b"websessions:" + name.encode() + b":"
-        # What all values have in common is hashed once; each value goes on from a copy.
-        self._macs = [hmac.new(secret, context, "sha256") for secret in secrets]
+        self._secrets = [_begun_hmac(secret, context) for secret in secrets]
 
-    def _signature(self, mac: hmac.HMAC, sid: str) -> bytes:
-        mac = mac.copy()
-        mac.update(sid.encode())
-        return urlsafe_b64encode(mac.digest())[:43]
+    def _signature(self, secret: _BegunHMAC, sid: str) -> bytes:
+        inner, outer = secret[0].copy(), secret[1].copy()
+        inner.update(sid.encode())
+        outer.update(inner.digest())
+        return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE)[:43]
 
     def sign(self, sid: Sid) -> str:
         """The cookie's value, signed with the first secret."""
-        return f"{sid.value}.{self._signature(self._macs[0], sid.value).decode()}"
+        return f"{sid.value}.{self._signature(self._secrets[0], sid.value).decode()}"
 
     def verify(self, value: str) -> Sid | None:
         """The session id, if any of the secrets signed it."""
@@ -51,8 +69,8 @@ class SignedValue:
             return None
         sid, _, signature = value.rpartition(".")
         presented = signature.encode()
-        for mac in self._macs:
-            if hmac.compare_digest(self._signature(mac, sid), presented):
+        for secret in self._secrets:
+            if hmac.compare_digest(self._signature(secret, sid), presented):
                 return Sid(sid)
         return None
 

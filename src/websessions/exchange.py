@@ -7,9 +7,9 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from .errors import SessionNotLoaded
-from .lifecycle import Finished, Lifecycle, RequestSession
+from .lifecycle import Finished, RequestSession
 from .run import run, run_async
-from .session import Completed, Session
+from .session import Completed
 from .store import AsyncPerforms, Performs, Steps
 
 __all__ = ["AsyncExchange", "SyncExchange"]
@@ -19,71 +19,41 @@ R = TypeVar("R")
 _DONE = Completed()
 
 
-class SyncExchange(RequestSession):
+class SyncExchange(RequestSession[Performs]):
     """Loads at first use; everything is done when the method returns."""
 
-    def __init__(
-        self,
-        lifecycle: Lifecycle,
-        store: Performs,
-        cookies: str,
-        *,
-        https: bool,
-        opted_out: bool = False,
-        session_type: type[Session] = Session,
-    ) -> None:
-        super().__init__(
-            lifecycle,
-            cookies,
-            https=https,
-            opted_out=opted_out,
-            session_type=session_type,
-        )
-        self._performs = store
-
     def require(self) -> None:
-        run(self.load_steps(), self._performs)
+        run(self.load_steps(), self._store)
 
     def load(self) -> Awaitable[None]:
-        run(self.load_steps(), self._performs)
+        run(self.load_steps(), self._store)
         return _DONE
 
     def save(self) -> Awaitable[None]:
-        run(self.settle_steps(), self._performs)
+        run(self.settle_steps(), self._store)
         return _DONE
 
     def reload(self) -> Awaitable[None]:
-        run(self.reload_steps(), self._performs)
+        run(self.reload_steps(), self._store)
         return _DONE
 
     def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
         if (finished := self.finished(unset=unset)) is not None:
             return finished
-        return run(self.finish_steps(unset=unset), self._performs)
+        return run(self.finish_steps(unset=unset), self._store)
 
     def close(self) -> None:
         """Save what was changed since the response began."""
         if self.may_be_unsettled:
-            run(self.close_steps(), self._performs)
+            run(self.close_steps(), self._store)
 
 
-class AsyncExchange(RequestSession):
+class AsyncExchange(RequestSession[AsyncPerforms]):
     """Loads when told to; every method that may do I/O is awaited."""
 
-    def __init__(
-        self,
-        lifecycle: Lifecycle,
-        store: AsyncPerforms,
-        cookies: str,
-        *,
-        https: bool,
-        opted_out: bool = False,
-    ) -> None:
-        super().__init__(lifecycle, cookies, https=https, opted_out=opted_out)
-        self._performs = store
-        self._busy = False
-        self._idle: asyncio.Event | None = None
+    _busy = False
+    _idle: asyncio.Event | None = None
 
     async def _run(self, steps: Steps[R]) -> R:
         # A handler may save in one task while it works in another; one thing at a time. Hardly
@@ -94,7 +64,7 @@ class AsyncExchange(RequestSession):
             await self._idle.wait()
         self._busy = True
         try:
-            return await run_async(steps, self._performs)
+            return await run_async(steps, self._store)
         finally:
             self._busy = False
             if self._idle is not None:

@@ -80,7 +80,7 @@ class WebSessions(SessionInterface):
     ) -> None:
         self._store = sync_store(store)
         self._options = options
-        self._lifecycles: dict[Flask, Lifecycle] = {}
+        self._lifecycles: dict[Flask, Lifecycle[Performs]] = {}
         if app is not None:
             self.init_app(app)
 
@@ -96,7 +96,7 @@ class WebSessions(SessionInterface):
         got_request_exception.connect(_abandon, app)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:
-        exchange = open_exchange(self._lifecycles[app], self._store, request.environ, FlaskSession)
+        exchange = open_exchange(self._lifecycles[app], request.environ, FlaskSession)
         request.environ[_EXCHANGE_KEY] = exchange
         request.environ[ENVIRON_KEY] = exchange.session
         assert isinstance(exchange.session, FlaskSession)

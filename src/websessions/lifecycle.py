@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from .codec import encode_within
 from .cookie import SessionCookies
@@ -28,6 +28,8 @@ from .sid import Key, Sid, generated_sid
 from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask, value
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
+
+S = TypeVar("S", bound=StoreRules)
 
 log = logging.getLogger("websessions")
 
@@ -48,10 +50,10 @@ class Finished:
     vary: bool
 
 
-class Lifecycle:
-    """The rules of one middleware: its options, its cookie and the options of its store."""
+class Lifecycle(Generic[S]):
+    """The rules of one middleware: its options, its cookie and its store with its options."""
 
-    def __init__(self, store: StoreRules, settings: SessionSettings) -> None:
+    def __init__(self, store: S, settings: SessionSettings) -> None:
         self.store = store
         self.settings = settings
         self.cookies = SessionCookies(settings.cookie, settings.secrets)
@@ -78,7 +80,7 @@ class Lifecycle:
             )
 
 
-class RequestSession(ABC):
+class RequestSession(ABC, Generic[S]):
     """One request's session on its way from the cookie to the response."""
 
     responding = False
@@ -89,7 +91,7 @@ class RequestSession(ABC):
 
     def __init__(
         self,
-        lifecycle: Lifecycle,
+        lifecycle: Lifecycle[S],
         cookies: str,
         *,
         https: bool,
@@ -153,11 +155,11 @@ class RequestSession(ABC):
             return
         key = self._store.key(self._presented)
         try:
-            record = yield from ask(Load(key))
+            record: Record | None = yield Load(key)
             if self.session._intent is Intent.DESTROY:
                 return  # asked for while it was being read
-            document = None if record is None else self._decode(record)
-            if record is not None and document is not None:
+            if record is not None:
+                document, _ = decode_document(self._store.codec, record)
                 self.session._adopt(self._presented, document)
         except CorruptRecord as error:
             if self._rules.settings.on_corrupt == "error":
@@ -481,8 +483,7 @@ class RequestSession(ABC):
     # Values
 
     def _expires(self) -> datetime:
-        max_age, fixed = self.session._lifetime
-        store = self._store
+        store, (max_age, fixed) = self._store, self.session._lifetime
         return expires_at(store.clock(), max_age=max_age, fixed=fixed, expiration=store.expiration)
 
     def _encoded(self) -> bytes:

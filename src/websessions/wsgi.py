@@ -49,11 +49,10 @@ class SessionMiddleware:
 
     def __init__(self, app: WSGIApp, store: Performs, **options: Unpack[SessionOptions]) -> None:
         self.app = app
-        self._store = sync_store(store)
-        self._lifecycle = Lifecycle(store, SessionSettings(**options))
+        self._lifecycle = Lifecycle(sync_store(store), SessionSettings(**options))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        exchange = open_exchange(self._lifecycle, self._store, environ)
+        exchange = open_exchange(self._lifecycle, environ)
         environ[ENVIRON_KEY] = exchange.session
         response = _Response(exchange, environ, start_response)
         body = _Body(self.app(environ, response.start), response)
@@ -68,8 +67,7 @@ class SessionMiddleware:
 
 
 def open_exchange(
-    lifecycle: Lifecycle,
-    store: Performs,
+    lifecycle: Lifecycle[Performs],
     environ: Environ,
     session_type: type[Session] = Session,
 ) -> SyncExchange:
@@ -77,7 +75,6 @@ def open_exchange(
     settings = lifecycle.settings
     return SyncExchange(
         lifecycle,
-        store,
         environ.get("HTTP_COOKIE", ""),
         https=settings.is_https(
             environ.get("wsgi.url_scheme", "http"),
