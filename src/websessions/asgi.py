@@ -85,15 +85,9 @@ class SessionMiddleware:
                 await exchange.close()
             await send(message)
 
-        async def receive_with_session() -> Message:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                # Handlers leave by the exception that this becomes.
-                await exchange.close()
-            return message
-
-        is_socket = scope["type"] == "websocket"
-        await self.app(scope, receive_with_session if is_socket else receive, send_with_session)
+        if scope["type"] == "websocket":
+            receive = _receiving(receive, exchange)
+        await self.app(scope, receive, send_with_session)
         await exchange.close()
 
     def _exchange(self, scope: Scope) -> AsyncExchange:
@@ -111,3 +105,16 @@ class SessionMiddleware:
             https=settings.is_https(scope.get("scheme", "http"), forwarded.decode("latin-1")),
             opted_out=bool(settings.exclude) and settings.excludes(scope["path"]),
         )
+
+
+def _receiving(receive: Receive, exchange: AsyncExchange) -> Receive:
+    """`receive` for a WebSocket, whose handler leaves by the exception that a disconnect becomes:
+    what it changed is saved before that."""
+
+    async def receive_with_session() -> Message:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            await exchange.close()
+        return message
+
+    return receive_with_session

@@ -151,25 +151,27 @@ def _is_plain(value: Any, room: int) -> bool:
     They differ in floats that need an exponent, so those are not plain here. Strings and ints
     are not looked into: an encoder that can not write one says so.
     """
-    if room < 1:
-        return False
-    items = value
-    if type(value) is dict:
-        for key in value:
-            if type(key) is not str:
-                return False
-        if len(value) == 1 and "$" in value:
+    within = [(value, room)]
+    while within:
+        value, room = within.pop()
+        if room < 1:
             return False
-        items = value.values()
-    for item in items:
-        kind = type(item)
-        if kind in _ATOMS:
-            continue
-        if kind is dict or kind is list:
-            if not _is_plain(item, room - 1):
+        items = value
+        if type(value) is dict:
+            for key in value:
+                if type(key) is not str:
+                    return False
+            if len(value) == 1 and "$" in value:
                 return False
-        elif kind is not float or not (1e-4 <= abs(item) < 1e16 or item == 0.0):
-            return False
+            items = value.values()
+        for item in items:
+            kind = type(item)
+            if kind in _ATOMS:
+                continue
+            if kind is dict or kind is list:
+                within.append((item, room - 1))
+            elif kind is not float or not (1e-4 <= abs(item) < 1e16 or item == 0.0):
+                return False
     return True
 
 

@@ -76,14 +76,14 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
             "this session is loaded on demand: await request.session.load() before using it"
         )
 
-    async def load(self) -> None:
-        await self._run(self.load_steps())
+    def load(self) -> Awaitable[None]:
+        return self._run(self.load_steps())
 
-    async def save(self) -> None:
-        await self._run(self.settle_steps())
+    def save(self) -> Awaitable[None]:
+        return self._run(self.settle_steps())
 
-    async def reload(self) -> None:
-        await self._run(self.reload_steps())
+    def reload(self) -> Awaitable[None]:
+        return self._run(self.reload_steps())
 
     async def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
