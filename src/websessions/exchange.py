@@ -39,7 +39,7 @@ class SyncExchange(RequestSession[Performs]):
 
     def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
-        if (finished := self.finished(unset=unset)) is not None:
+        if (finished := self.finish_now(unset=unset)) is not None:
             return finished
         return run(self.finish_steps(unset=unset), self._store)
 
@@ -87,7 +87,7 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
 
     async def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
-        if not self._busy and (finished := self.finished(unset=unset)) is not None:
+        if not self._busy and (finished := self.finish_now(unset=unset)) is not None:
             return finished
         return await self._run(self.finish_steps(unset=unset))
 

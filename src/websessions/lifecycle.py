@@ -183,7 +183,7 @@ class RequestSession(ABC, Generic[S]):
         session._touched = session._emptied = False
         yield from self.load_steps()
 
-    def finished(self, *, unset: bool = False) -> Finished | None:
+    def finish_now(self, *, unset: bool = False) -> Finished | None:
         """What `finish_steps` would return, if there is nothing for it to do; None if there may be.
 
         Most requests only read, and end here. To learn from a generator that there is no call to
@@ -398,12 +398,12 @@ class RequestSession(ABC, Generic[S]):
         return self._encoded()
 
     def _due_touch(self, *, asked: bool = False) -> Touch | None:
-        store, record, wanted = self._store, self._record, self._expires()
+        store, record = self._store, self._record
         assert record is not None
-        slack = timedelta(0) if asked else store.touch_after
-        if store.disable_touch or not touch_is_due(record.expires, wanted, slack):
+        if store.disable_touch or (self._saved and not asked):
             return None
-        if self._saved and not asked:
+        slack, wanted = timedelta(0) if asked else store.touch_after, self._expires()
+        if not touch_is_due(record.expires, wanted, slack):
             return None
         return Touch(record.key, wanted, slack, record)
 

@@ -1,6 +1,6 @@
 """The short way to the end of a request says what the steps say.
 
-`RequestSession.finished` answers without steps where there is nothing to do. Here every request
+`RequestSession.finish_now` answers without steps where there is nothing to do. Here every request
 that a row, an intent, what its handler did and the options can make is ended twice, once each way,
 and has to come to the same answer and be left in the same state.
 """
@@ -158,7 +158,7 @@ def test_the_short_way_and_the_steps_agree() -> None:
     short: set[tuple[Row, Intent, str]] = set()
     for case in cases():
         one, other = case.made(), case.made()
-        finished = one.finished(unset=case.unset)
+        finished = one.finish_now(unset=case.unset)
         if finished is None:
             untouched = state(other)
             assert state(one) == untouched, case
@@ -179,14 +179,14 @@ def test_what_the_table_has_nothing_to_do_for_is_short() -> None:
         store, cookie = OUTCOMES[row, intent, False]
         settled = store in (StoreAction.NOTHING, StoreAction.TOUCH)
         exchange = Case(row, intent, "nothing", "by default", "not due").made()
-        assert (exchange.finished() is not None) is settled, (row, intent)
+        assert (exchange.finish_now() is not None) is settled, (row, intent)
         assert not settled or cookie in (CookieAction.NONE, CookieAction.REFRESH)
 
 
 def test_options_do_not_lengthen_the_way_of_an_excluded_path() -> None:
     for options in OPTIONS:
         exchange = Case(Row.UNREAD, Intent.KEEP, "nothing", options, "not due", True).made()
-        assert exchange.finished() == Finished(None, vary=False)
+        assert exchange.finish_now() == Finished(None, vary=False)
 
 
 def test_a_request_that_failed_goes_the_long_way() -> None:
@@ -196,5 +196,5 @@ def test_a_request_that_failed_goes_the_long_way() -> None:
         play(exchange.finish_steps(), (Replace, OSError("no")))
     drive(exchange.reload_steps())
     exchange.session._written = exchange.session._lent = False
-    assert exchange.finished() is None
+    assert exchange.finish_now() is None
     assert drive(exchange.finish_steps()) == (Finished(None, vary=True), [])
