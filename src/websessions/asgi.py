@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
+from operator import methodcaller
 from typing import Any, TypeAlias, Unpack
 
 from .errors import ConfigurationError
 from .exchange import AsyncExchange
-from .headers import private, vary_by_cookie
-from .lifecycle import Finished, Lifecycle
+from .headers import Amender
+from .lifecycle import Lifecycle
 from .settings import SessionOptions, SessionSettings
 from .store import AsyncPerforms
 
@@ -20,12 +21,17 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 # What begins a response: from then on no cookie can be set.
 _BEGINNINGS = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 )
+
+_amend = Amender(
+    *(b"vary", b"cache-control", b"set-cookie"),
+    encode=methodcaller("encode", "latin-1"),
+    decode=methodcaller("decode", "latin-1"),
+).amend
 
 
 class SessionMiddleware:
@@ -56,7 +62,6 @@ class SessionMiddleware:
                 f" {type(store).__name__} is none"
             )
         self.app = app
-        self._store = store
         self._settings = SessionSettings(**options)
         self._lifecycle = Lifecycle(store, self._settings)
 
@@ -72,24 +77,18 @@ class SessionMiddleware:
         async def send_with_session(message: Message) -> None:
             if message["type"] in _BEGINNINGS and not exchange.responding:
                 finished = await exchange.finish(unset=scope.get("session") is not session)
-                _amend(message, finished)
+                if finished.vary:
+                    message["headers"] = _amend(message.get("headers") or (), finished)
             elif message["type"] == "websocket.close":
                 # Before an accept it is a refusal, and no cookie can go with that.
                 exchange.responding = True
                 await exchange.close()
             await send(message)
 
-        async def receive_with_session() -> Message:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                # Handlers leave by the exception that this becomes.
-                await exchange.close()
-            return message
-
-        is_socket = scope["type"] == "websocket"
-        await self.app(scope, receive_with_session if is_socket else receive, send_with_session)
-        if exchange.may_be_unsettled:
-            await exchange.close()
+        if scope["type"] == "websocket":
+            receive = _receiving(receive, exchange)
+        await self.app(scope, receive, send_with_session)
+        await exchange.close()
 
     def _exchange(self, scope: Scope) -> AsyncExchange:
         cookies, forwarded = b"", b""
@@ -102,32 +101,20 @@ class SessionMiddleware:
         settings = self._settings
         return AsyncExchange(
             self._lifecycle,
-            self._store,
             cookies.decode("latin-1"),
             https=settings.is_https(scope.get("scheme", "http"), forwarded.decode("latin-1")),
             opted_out=bool(settings.exclude) and settings.excludes(scope["path"]),
         )
 
 
-def _amend(message: Message, finished: Finished) -> None:
-    """Put what the session needs into the headers of a message that begins a response."""
-    if finished.cookie is None and not finished.vary:
-        return
-    headers: Headers = list(message.get("headers") or ())
-    if finished.vary:
-        _replace(headers, b"vary", vary_by_cookie)
-    if finished.cookie is not None:
-        _replace(headers, b"cache-control", private)
-        headers.append((b"set-cookie", finished.cookie.encode("latin-1")))
-    message["headers"] = headers
+def _receiving(receive: Receive, exchange: AsyncExchange) -> Receive:
+    """`receive` for a WebSocket, whose handler leaves by the exception that a disconnect becomes:
+    what it changed is saved before that."""
 
+    async def receive_with_session() -> Message:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            await exchange.close()
+        return message
 
-def _replace(headers: Headers, name: bytes, change: Callable[[str | None], str]) -> None:
-    present = _values(headers, name)
-    value = change(", ".join(present) if present else None)
-    headers[:] = [header for header in headers if header[0].lower() != name]
-    headers.append((name, value.encode("latin-1")))
-
-
-def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    return [value.decode("latin-1") for key, value in headers if key.lower() == name]
+    return receive_with_session

@@ -113,7 +113,8 @@ class JSONCodec:
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """Raises `ValueError` for anything but a session that `encode` wrote, or plain JSON."""
-        may_be_deep = data.count(b"[") + data.count(b"{") > MAX_DEPTH
+        # A level takes two bytes, and most sessions are small.
+        may_be_deep = len(data) > 2 * MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH
         value: Any = None
         problem = ""
         try:
@@ -131,7 +132,7 @@ class JSONCodec:
         if problem or (may_be_deep and not _is_within(value, MAX_DEPTH)):
             raise ValueError(problem or _TOO_DEEP)
         if type(value) is dict:
-            if b'"$"' not in data:
+            if b"$" not in data or b'"$"' not in data:  # one byte is found faster than three
                 return value
             value = _untag(value)
         if type(value) is not dict or not all(type(key) is str for key in value):
@@ -150,25 +151,27 @@ def _is_plain(value: Any, room: int) -> bool:
     They differ in floats that need an exponent, so those are not plain here. Strings and ints
     are not looked into: an encoder that can not write one says so.
     """
-    if room < 1:
-        return False
-    items = value
-    if type(value) is dict:
-        for key in value:
-            if type(key) is not str:
-                return False
-        if len(value) == 1 and "$" in value:
+    within = [(value, room)]
+    while within:
+        value, room = within.pop()
+        if room < 1:
             return False
-        items = value.values()
-    for item in items:
-        kind = type(item)
-        if kind in _ATOMS:
-            continue
-        if kind is dict or kind is list:
-            if not _is_plain(item, room - 1):
+        items = value
+        if type(value) is dict:
+            for key in value:
+                if type(key) is not str:
+                    return False
+            if len(value) == 1 and "$" in value:
                 return False
-        elif kind is not float or not (1e-4 <= abs(item) < 1e16 or item == 0.0):
-            return False
+            items = value.values()
+        for item in items:
+            kind = type(item)
+            if kind in _ATOMS:
+                continue
+            if kind is dict or kind is list:
+                within.append((item, room - 1))
+            elif kind is not float or not (1e-4 <= abs(item) < 1e16 or item == 0.0):
+                return False
     return True
 
 

@@ -7,12 +7,14 @@ on it but on the 256 random bits of the id.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import TypeAlias
 
 from .settings import CookieSettings
 from .sid import Sid
@@ -20,6 +22,22 @@ from .sid import Sid
 __all__ = ["SessionCookies", "SignedValue"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+_BegunHMAC: TypeAlias = tuple["hashlib._Hash", "hashlib._Hash"]
+
+
+def _begun_hmac(secret: bytes, message: bytes) -> _BegunHMAC:
+    """The two hashes of RFC 2104, as far as they are the same for all messages that begin so.
+
+    Each message goes on from copies of them: a third of the work, and none of it in Python.
+    """
+    if len(secret) > 64:
+        secret = hashlib.sha256(secret).digest()
+    block = secret.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + message)
+    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+    return inner, outer
 
 
 class SignedValue:
@@ -32,12 +50,14 @@ class SignedValue:
     _SHAPE = re.compile(r"[A-Za-z0-9_-]{22,128}\.[A-Za-z0-9_-]{43}", re.ASCII)
 
     def __init__(self, name: str, secrets: Sequence[bytes]) -> None:
-        self._secrets = tuple(secrets)
-        self._context = b"websessions:" + name.encode() + b":"
+        context = b"websessions:" + name.encode() + b":"
+        self._secrets = [_begun_hmac(secret, context) for secret in secrets]
 
-    def _signature(self, secret: bytes, sid: str) -> bytes:
-        mac = hmac.digest(secret, self._context + sid.encode(), "sha256")
-        return urlsafe_b64encode(mac)[:43]
+    def _signature(self, secret: _BegunHMAC, sid: str) -> bytes:
+        inner, outer = secret[0].copy(), secret[1].copy()
+        inner.update(sid.encode())
+        outer.update(inner.digest())
+        return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE)[:43]
 
     def sign(self, sid: Sid) -> str:
         """The cookie's value, signed with the first secret."""
@@ -86,10 +106,10 @@ class SessionCookies:
         session fixation).
         """
         name = self._settings.name
-        if name not in header:
-            return None
         found: Sid | None = None
         for pair in header.split(";"):
+            if name not in pair:
+                continue
             key, separator, value = pair.partition("=")
             # Only what RFC 6265 calls white space: Python strips more, and to a browser
             # "\xa0__Host-sid" is no name with a prefix.

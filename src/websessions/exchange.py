@@ -7,9 +7,9 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from .errors import SessionNotLoaded
-from .lifecycle import Finished, Lifecycle, RequestSession
+from .lifecycle import Finished, RequestSession
 from .run import run, run_async
-from .session import Completed, Session
+from .session import Completed
 from .store import AsyncPerforms, Performs, Steps
 
 __all__ = ["AsyncExchange", "SyncExchange"]
@@ -19,91 +19,79 @@ R = TypeVar("R")
 _DONE = Completed()
 
 
-class SyncExchange(RequestSession):
+class SyncExchange(RequestSession[Performs]):
     """Loads at first use; everything is done when the method returns."""
 
-    def __init__(
-        self,
-        lifecycle: Lifecycle,
-        store: Performs,
-        cookies: str,
-        *,
-        https: bool,
-        opted_out: bool = False,
-        session_type: type[Session] = Session,
-    ) -> None:
-        super().__init__(
-            lifecycle,
-            cookies,
-            https=https,
-            opted_out=opted_out,
-            session_type=session_type,
-        )
-        self._performs = store
-
     def require(self) -> None:
-        run(self.load_steps(), self._performs)
+        run(self.load_steps(), self._store)
 
     def load(self) -> Awaitable[None]:
-        run(self.load_steps(), self._performs)
+        run(self.load_steps(), self._store)
         return _DONE
 
     def save(self) -> Awaitable[None]:
-        run(self.settle_steps(), self._performs)
+        run(self.settle_steps(), self._store)
         return _DONE
 
     def reload(self) -> Awaitable[None]:
-        run(self.reload_steps(), self._performs)
+        run(self.reload_steps(), self._store)
         return _DONE
 
     def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
-        return run(self.finish_steps(unset=unset), self._performs)
+        if (finished := self.finish_now(unset=unset)) is not None:
+            return finished
+        return run(self.finish_steps(unset=unset), self._store)
 
     def close(self) -> None:
         """Save what was changed since the response began."""
-        run(self.close_steps(), self._performs)
+        if self.may_be_unsettled:
+            run(self.close_steps(), self._store)
 
 
-class AsyncExchange(RequestSession):
+class AsyncExchange(RequestSession[AsyncPerforms]):
     """Loads when told to; every method that may do I/O is awaited."""
 
-    def __init__(
-        self,
-        lifecycle: Lifecycle,
-        store: AsyncPerforms,
-        cookies: str,
-        *,
-        https: bool,
-        opted_out: bool = False,
-    ) -> None:
-        super().__init__(lifecycle, cookies, https=https, opted_out=opted_out)
-        self._performs = store
-        # A handler may save in one task while it works in another; one thing at a time.
-        self._lock = asyncio.Lock()
+    _busy = False
+    _idle: asyncio.Event | None = None
 
     async def _run(self, steps: Steps[R]) -> R:
-        async with self._lock:
-            return await run_async(steps, self._performs)
+        # A handler may save in one task while it works in another; one thing at a time. Hardly
+        # ever does anyone wait, so a lock would be made and taken for nothing.
+        while self._busy:
+            if self._idle is None:
+                self._idle = asyncio.Event()
+            await self._idle.wait()
+        self._busy = True
+        try:
+            return await run_async(steps, self._store)
+        finally:
+            self._busy = False
+            if self._idle is not None:
+                self._idle.set()
+                self._idle = None
 
     def require(self) -> None:
         raise SessionNotLoaded(
             "this session is loaded on demand: await request.session.load() before using it"
         )
 
-    async def load(self) -> None:
-        await self._run(self.load_steps())
+    def load(self) -> Awaitable[None]:
+        return self._run(self.load_steps())
 
-    async def save(self) -> None:
-        await self._run(self.settle_steps())
+    def save(self) -> Awaitable[None]:
+        return self._run(self.settle_steps())
 
-    async def reload(self) -> None:
-        await self._run(self.reload_steps())
+    def reload(self) -> Awaitable[None]:
+        return self._run(self.reload_steps())
 
     async def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
+        if not self._busy and (finished := self.finish_now(unset=unset)) is not None:
+            return finished
         return await self._run(self.finish_steps(unset=unset))
 
     async def close(self) -> None:
         """Save what was changed since the response began."""
-        await self._run(self.close_steps())
+        if self.may_be_unsettled:
+            await self._run(self.close_steps())

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
-__all__ = ["expires_at", "touch_is_due"]
+__all__ = ["NO_LIFETIME", "Lifetime", "expires_at", "touch_is_due"]
+
+
+class Lifetime(NamedTuple):
+    """How long a cookie lasts: one of the two, or neither, which is as long as the browser."""
+
+    max_age: timedelta | None
+    expires: datetime | None
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the cookie outlives the browser."""
+        return self.max_age is not None or self.expires is not None
+
+
+NO_LIFETIME: Final = Lifetime(None, None)
+"""As long as the browser."""
 
 
 def expires_at(

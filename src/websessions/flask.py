@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Unpack
 
 from flask import Flask, Request, Response, current_app, got_request_exception, request
@@ -80,7 +80,7 @@ class WebSessions(SessionInterface):
     ) -> None:
         self._store = sync_store(store)
         self._options = options
-        self._lifecycles: dict[Flask, Lifecycle] = {}
+        self._lifecycles: dict[Flask, Lifecycle[Performs]] = {}
         if app is not None:
             self.init_app(app)
 
@@ -96,19 +96,21 @@ class WebSessions(SessionInterface):
         got_request_exception.connect(_abandon, app)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:
-        exchange = open_exchange(self._lifecycles[app], self._store, request.environ, FlaskSession)
-        request.environ[_EXCHANGE_KEY] = exchange
-        request.environ[ENVIRON_KEY] = exchange.session
+        environ = request.environ
+        exchange = open_exchange(self._lifecycles[app], environ, FlaskSession)
+        environ[_EXCHANGE_KEY] = exchange
+        environ[ENVIRON_KEY] = exchange.session
         assert isinstance(exchange.session, FlaskSession)
         return exchange.session
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        exchange: SyncExchange = request.environ[_EXCHANGE_KEY]
-        finished = exchange.finish(unset=request.environ.get(ENVIRON_KEY) is not session)
+        environ = request.environ
+        exchange: SyncExchange = environ[_EXCHANGE_KEY]
+        finished = exchange.finish(unset=environ.get(ENVIRON_KEY) is not session)
         if finished.vary:
-            response.headers["Vary"] = vary_by_cookie(_joined(response, "Vary"))
+            _change(response, "Vary", vary_by_cookie)
         if finished.cookie is not None:
-            response.headers["Cache-Control"] = private(_joined(response, "Cache-Control"))
+            _change(response, "Cache-Control", private)
             response.headers.add("Set-Cookie", finished.cookie)
         if response.is_streamed and not response.direct_passthrough:
             response.response = _Stream(response.response, exchange)
@@ -138,8 +140,12 @@ class _Stream(Iterator[Any]):
             close()
 
 
-def _joined(response: Response, name: str) -> str | None:
-    return ", ".join(response.headers.getlist(name)) or None
+def _change(response: Response, name: str, change: Callable[[str | None], str]) -> None:
+    present = response.headers.getlist(name)
+    if present:
+        response.headers.set(name, change(", ".join(present)))
+    else:
+        response.headers.add(name, change(None))
 
 
 def _abandon(app: Flask, **_: Any) -> None:

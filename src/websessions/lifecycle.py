@@ -11,9 +11,9 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from .codec import encode_within
 from .cookie import SessionCookies
@@ -25,9 +25,11 @@ from .run import Pause
 from .session import Session, decode_document
 from .settings import SessionSettings
 from .sid import Key, Sid, generated_sid
-from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask
+from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask, value
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
+
+S = TypeVar("S", bound=StoreRules)
 
 log = logging.getLogger("websessions")
 
@@ -35,7 +37,7 @@ CONFLICT_DEADLINE: Final = 5.0
 """Seconds for which a write that keeps losing to other requests is tried again."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """What the response has to carry.
 
@@ -48,13 +50,15 @@ class Finished:
     vary: bool
 
 
-class Lifecycle:
-    """The rules of one middleware: its options, its cookie and the options of its store."""
+class Lifecycle(Generic[S]):
+    """The rules of one middleware: its options, its cookie and its store with its options."""
 
-    def __init__(self, store: StoreRules, settings: SessionSettings) -> None:
+    def __init__(self, store: S, settings: SessionSettings) -> None:
         self.store = store
         self.settings = settings
         self.cookies = SessionCookies(settings.cookie, settings.secrets)
+        self.lifetime = settings.cookie.lifetime
+        self.looks_at_every_session = settings.looks_at_every_session
         self._corrupt: set[Key] = set()
         self._warned = False
 
@@ -76,12 +80,18 @@ class Lifecycle:
             )
 
 
-class RequestSession(ABC):
+class RequestSession(ABC, Generic[S]):
     """One request's session on its way from the cookie to the response."""
+
+    responding = False
+    _record: Record | None = None
+    _cookie = CookieAction.NONE
+    _saved = False
+    _failed = False
 
     def __init__(
         self,
-        lifecycle: Lifecycle,
+        lifecycle: Lifecycle[S],
         cookies: str,
         *,
         https: bool,
@@ -103,12 +113,7 @@ class RequestSession(ABC):
         self.opted_out = opted_out
         self._presented = lifecycle.cookies.read(cookies) if cookies else None
         self._row = Row.UNBORN if self._presented is None else Row.UNREAD
-        self._record: Record | None = None
-        self._cookie = CookieAction.NONE
-        self._saved = False
-        self._failed = False
-        self.responding = False
-        self.session = session_type(self, lifecycle.settings.cookie)
+        self.session = session_type(self, lifecycle.lifetime)
         if self._presented is None:
             self.session._begin()
 
@@ -150,11 +155,11 @@ class RequestSession(ABC):
             return
         key = self._store.key(self._presented)
         try:
-            record = yield from ask(Load(key))
+            record: Record | None = yield Load(key)
             if self.session._intent is Intent.DESTROY:
                 return  # asked for while it was being read
-            document = None if record is None else self._decode(record)
-            if record is not None and document is not None:
+            if record is not None:
+                document, _ = decode_document(self._store.codec, record)
                 self.session._adopt(self._presented, document)
         except CorruptRecord as error:
             if self._rules.settings.on_corrupt == "error":
@@ -178,6 +183,32 @@ class RequestSession(ABC):
         session._touched = session._emptied = False
         yield from self.load_steps()
 
+    def finish_now(self, *, unset: bool = False) -> Finished | None:
+        """What `finish_steps` would return, if there is nothing for it to do; None if there may be.
+
+        Most requests only read, and end here. To learn from a generator that there is no call to
+        make costs more than the facts that say so: nothing changed, no option asks for more, and
+        for a session like that the outcome table has nothing to do, or a touch that is not due.
+        """
+        session = self.session
+        if (
+            unset
+            or self._failed
+            or session._touched
+            or self._cookie is not CookieAction.NONE
+            or (self._rules.looks_at_every_session and not self.opted_out)
+            or self._may_have_changed()
+        ):
+            return None
+        action, _ = OUTCOMES[self._row, session._intent, False]
+        if action is StoreAction.TOUCH:
+            if self._due_touch() is not None:
+                return None
+        elif action is not StoreAction.NOTHING:
+            return None
+        session._settle()
+        return self._respond(None)
+
     def finish_steps(self, *, unset: bool = False) -> Steps[Finished]:
         """Carry out what the request decided, and say what the response has to carry.
 
@@ -194,17 +225,19 @@ class RequestSession(ABC):
                 session.destroy()
             elif unset and session._intent is not Intent.DESTROY:
                 self.abandon()
-            elif settings.looks_at_every_session and not self.opted_out:
+            elif self._rules.looks_at_every_session and not self.opted_out:
                 yield from self.load_steps()
             yield from self.settle_steps()
         except BaseException:
             self._failed = True
             raise
-        self.responding = True
-        finished = Finished(
-            self._set_cookie(), session._used or self._cookie is not CookieAction.NONE
-        )
-        session._used = False
+        if self._cookie is not CookieAction.NONE:
+            session._used = True
+        return self._respond(self._set_cookie())
+
+    def _respond(self, cookie: str | None) -> Finished:
+        finished = Finished(cookie, self.session._used)
+        self.responding, self.session._used = True, False
         return finished
 
     def close_steps(self) -> Steps[None]:
@@ -262,18 +295,16 @@ class RequestSession(ABC):
             data = self._encoded()
         emptied = session._emptied
         # Settled from here on: the handler may go on meanwhile, and ask for more.
-        if intent is not Intent.ABANDON:
-            session._intent = Intent.KEEP
-        session._touched = session._emptied = session._written = False
+        session._settle()
         match action:
+            case StoreAction.REPLACE:
+                yield from self._replace_steps(data, emptied=emptied)
+            case StoreAction.TOUCH:
+                yield from self._touch_steps(asked=touched)
             case StoreAction.INSERT if not self._cookie_can_be_set():
                 cookie = CookieAction.NONE
             case StoreAction.INSERT:
                 yield from self._insert_steps(data)
-            case StoreAction.TOUCH:
-                yield from self._touch_steps(touched)
-            case StoreAction.REPLACE:
-                yield from self._replace_steps(data, emptied=emptied)
             case StoreAction.MOVE:
                 yield from self._replace_steps(data, moving=True, emptied=emptied)
             case StoreAction.DELETE:
@@ -293,7 +324,7 @@ class RequestSession(ABC):
             cookie,
             changed=changed or touched,
             rolling=settings.rolling and not self.opted_out,
-            persistent=session._cookie.persistent,
+            persistent=session._lifetime.is_persistent,
         )
         if cookie is not CookieAction.NONE:
             self._cookie = cookie
@@ -366,22 +397,28 @@ class RequestSession(ABC):
         session._adopt(session._sid or sid, document)
         return self._encoded()
 
-    def _touch_steps(self, asked: bool) -> Steps[None]:
-        store, record, wanted = self._store, self._record, self._expires()
+    def _due_touch(self, *, asked: bool = False) -> Touch | None:
+        store, record = self._store, self._record
         assert record is not None
-        slack = timedelta(0) if asked else store.touch_after
-        if store.disable_touch or not touch_is_due(record.expires, wanted, slack):
-            return
-        if self._saved and not asked:
+        if store.disable_touch or (self._saved and not asked):
+            return None
+        slack, wanted = timedelta(0) if asked else store.touch_after, self._expires()
+        if not touch_is_due(record.expires, wanted, slack):
+            return None
+        return Touch(record.key, wanted, slack, record)
+
+    def _touch_steps(self, *, asked: bool) -> Steps[None]:
+        touch = self._due_touch(asked=asked)
+        if touch is None:
             return
         try:
-            moved = yield from ask(Touch(record.key, wanted, slack, record))
+            moved = yield from ask(touch)
         except StoreError as error:
             # Nothing the handler wrote is lost, so its answer is not lost either.
             log.warning("a session could not be touched and may expire early: %s", error)
             return
-        if moved:
-            self._record = replace(record, expires=wanted)
+        if moved and self._record is not None:
+            self._record = replace(self._record, expires=touch.expires)
 
     def _delete_steps(self) -> Steps[None]:
         ended = self._presented
@@ -394,11 +431,13 @@ class RequestSession(ABC):
     # Facts
 
     def _may_have_changed(self) -> bool:
-        if not self.session._loaded or self._row is Row.ENDED:
+        session = self.session
+        if not (session._written or session._lent):
             return False
-        if self._row is Row.LIVE and self.session._intent is not Intent.DESTROY:
-            return self.session._written or self.session._lent
-        return bool(self.session._values)
+        if not session._loaded or self._row is Row.ENDED:
+            return False
+        in_place = self._row is Row.LIVE and session._intent is not Intent.DESTROY
+        return in_place or bool(session._values)
 
     @property
     def may_be_unsettled(self) -> bool:
@@ -436,7 +475,7 @@ class RequestSession(ABC):
             return cookies.set(
                 session._sid,
                 now=self._store.clock(),
-                expires=self._expires() if session._cookie.persistent else None,
+                expires=self._expires() if session._lifetime.is_persistent else None,
                 https=self._https,
             )
         return None
@@ -444,13 +483,8 @@ class RequestSession(ABC):
     # Values
 
     def _expires(self) -> datetime:
-        cookie = self.session._cookie
-        return expires_at(
-            self._store.clock(),
-            max_age=cookie._max_age,
-            fixed=cookie._expires,
-            expiration=self._store.expiration,
-        )
+        store, (max_age, fixed) = self._store, self.session._lifetime
+        return expires_at(store.clock(), max_age=max_age, fixed=fixed, expiration=store.expiration)
 
     def _encoded(self) -> bytes:
         return encode_within(self._store.codec, self.session._document(), self._store.max_size)

@@ -23,7 +23,13 @@ __all__ = [
 ]
 
 
-class Row(Enum):
+class _Fact(Enum):
+    """A member equals itself alone, so its identity is its hash: `Enum` hashes names, in Python."""
+
+    __hash__ = object.__hash__
+
+
+class Row(_Fact):
     """The row behind this request's session."""
 
     UNBORN = "none yet"
@@ -32,7 +38,7 @@ class Row(Enum):
     ENDED = "ended by someone else meanwhile"
 
 
-class Intent(Enum):
+class Intent(_Fact):
     """What the handler wants to become of the session."""
 
     KEEP = "keep"
@@ -41,7 +47,7 @@ class Intent(Enum):
     ABANDON = "unset"
 
 
-class StoreAction(Enum):
+class StoreAction(_Fact):
     """What the store is asked to do."""
 
     NOTHING = "nothing"
@@ -53,7 +59,7 @@ class StoreAction(Enum):
     RENEW = "delete, then insert under a new key"
 
 
-class CookieAction(Enum):
+class CookieAction(_Fact):
     """What the response says about the cookie."""
 
     NONE = "none"

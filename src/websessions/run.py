@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .store import AsyncPerforms, Call, Performs, Steps
+from .store import AsyncPerforms, Call, Performs, Steps, value
 
 __all__ = ["Pause", "run", "run_async"]
 
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pause(Call[None]):
     """Wait, without keeping the event loop from its other work. The one call no store sees."""
 

@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol
 
 from .codec import Codec
 from .errors import CorruptRecord, SessionError
+from .expiry import NO_LIFETIME, Lifetime
 from .outcome import Intent
-from .settings import CookieSettings, Seconds, as_span
+from .settings import Seconds, as_span
 from .sid import Sid
 from .store import Record
 
@@ -62,31 +63,37 @@ class Exchange(Protocol):
         ...
 
 
-def stored_lifetime(stored: object) -> tuple[timedelta | None, datetime | None]:
-    """A cookie's `max_age` and fixed `expires` out of what a document has under `COOKIE_KEY`.
+def stored_lifetime(stored: object) -> Lifetime:
+    """A cookie's own lifetime out of what a document has under `COOKIE_KEY`.
 
     Raises:
-        ValueError: it is nothing that `SessionCookie` stores.
+        ValueError: it is nothing that a session stores there.
     """
     match stored:
         case {"expires": str(moment)}:
             expires = datetime.fromisoformat(moment)
             if expires.utcoffset() is not None:
-                return None, expires
+                return Lifetime(None, expires)
         case {"max_age": None}:
-            return None, None
+            return Lifetime(None, None)
         case {"max_age": int(seconds) | float(seconds)}:
             try:
-                return timedelta(seconds=seconds), None
+                return Lifetime(timedelta(seconds=seconds), None)
             except OverflowError:
                 pass
     raise ValueError(f"{COOKIE_KEY} is not what a session cookie stores")
 
 
-def decode_document(
-    codec: Codec, record: Record
-) -> tuple[dict[str, Any], tuple[timedelta | None, datetime | None]]:
-    """A stored document, and the `max_age` and fixed `expires` that it has for its cookie.
+def _to_store(lifetime: Lifetime) -> dict[str, Any]:
+    """What a document has under `COOKIE_KEY`."""
+    if lifetime.expires is not None:
+        return {"expires": lifetime.expires.isoformat()}
+    seconds = None if lifetime.max_age is None else lifetime.max_age.total_seconds()
+    return {"max_age": int(seconds) if seconds is not None and seconds % 1 == 0 else seconds}
+
+
+def decode_document(codec: Codec, record: Record) -> tuple[dict[str, Any], Lifetime]:
+    """A stored document, and the lifetime that it has for its cookie.
 
     Raises:
         CorruptRecord: it is nothing that was stored by a session.
@@ -94,7 +101,7 @@ def decode_document(
     try:
         document = codec.decode(record.data)
         if COOKIE_KEY not in document:
-            return document, (None, None)
+            return document, NO_LIFETIME
         return document, stored_lifetime(document[COOKIE_KEY])
     except ValueError as error:
         raise CorruptRecord(record.key.hex(), str(error)) from error
@@ -103,14 +110,10 @@ def decode_document(
 class SessionCookie:
     """The cookie of one session: how long it lasts. Everything else is in `CookieSettings`."""
 
-    __slots__ = ("_expires", "_max_age", "_own", "_session", "_settings")
+    __slots__ = ("_session",)
 
-    def __init__(self, session: Session, settings: CookieSettings) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._settings = settings
-        self._max_age = settings.span
-        self._expires = settings.expires
-        self._own = False
 
     @property
     def max_age(self) -> timedelta | None:
@@ -121,57 +124,33 @@ class SessionCookie:
         >>> request.session.cookie.max_age = timedelta(days=30)  # doctest: +SKIP
         """
         self._session._look()
-        return self._max_age
+        return self._session._lifetime.max_age
 
     @max_age.setter
     def max_age(self, value: timedelta | Seconds | None) -> None:
         span = None if value is None else as_span(value, "session.cookie.max_age")
-        self._session._look()
-        self._session._written = True
-        self._max_age, self._expires = span, None
-        self._own = span != self._settings.span or self._settings.expires is not None
+        self._session._set_lifetime(Lifetime(span, None))
 
     @property
     def expires(self) -> datetime | None:
         """The fixed moment at which this session ends, if it has one. Takes an aware datetime."""
         self._session._look()
-        return self._expires
+        return self._session._lifetime.expires
 
     @expires.setter
     def expires(self, value: datetime | None) -> None:
         if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
             raise ValueError(f"session.cookie.expires has to be an aware datetime, not {value!r}")
-        self._session._look()
-        self._session._written = True
-        self._max_age, self._expires = None, value
-        self._own = value != self._settings.expires or self._settings.max_age is not None
+        self._session._set_lifetime(Lifetime(None, value))
 
     @property
     def persistent(self) -> bool:
         """Whether the cookie outlives the browser."""
-        return self._max_age is not None or self._expires is not None
-
-    def _reset(self) -> None:
-        self._max_age, self._expires = self._settings.span, self._settings.expires
-        self._own = False
-
-    def _read(self, stored: object) -> None:
-        self._reset()
-        if stored is None:
-            return
-        self._max_age, self._expires = stored_lifetime(stored)
-        self._own = True
-
-    def _stored(self) -> dict[str, Any] | None:
-        if not self._own:
-            return None
-        if self._expires is not None:
-            return {"expires": self._expires.isoformat()}
-        seconds = None if self._max_age is None else self._max_age.total_seconds()
-        return {"max_age": int(seconds) if seconds is not None and seconds % 1 == 0 else seconds}
+        return self._session._lifetime.is_persistent
 
     def __repr__(self) -> str:
-        return f"SessionCookie(max_age={self._max_age!r}, expires={self._expires!r})"
+        max_age, expires = self._session._lifetime
+        return f"SessionCookie(max_age={max_age!r}, expires={expires!r})"
 
 
 class Session(MutableMapping[str, Any]):
@@ -186,13 +165,14 @@ class Session(MutableMapping[str, Any]):
     """
 
     __slots__ = (
-        "_cookie",
+        "_default_lifetime",
         "_emptied",
         "_exchange",
         "_intent",
         "_lent",
         "_loaded",
         "_new",
+        "_own_lifetime",
         "_sid",
         "_touched",
         "_used",
@@ -200,9 +180,10 @@ class Session(MutableMapping[str, Any]):
         "_written",
     )
 
-    def __init__(self, exchange: Exchange, settings: CookieSettings) -> None:
+    def __init__(self, exchange: Exchange, lifetime: Lifetime) -> None:
         self._exchange = exchange
-        self._cookie = SessionCookie(self, settings)
+        self._default_lifetime = lifetime
+        self._own_lifetime: Lifetime | None = None
         self._values: dict[str, Any] = {}
         self._sid: Sid | None = None
         self._new = True
@@ -232,7 +213,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def cookie(self) -> SessionCookie:
         """How long this session's cookie lasts."""
-        return self._cookie
+        return SessionCookie(self)
 
     @property
     def user_id(self) -> Any:
@@ -268,7 +249,7 @@ class Session(MutableMapping[str, Any]):
         if not keep_data:
             self._written = True
             self._values.clear()
-            self._cookie._reset()
+            self._own_lifetime = None
             self._emptied = True
 
     def destroy(self) -> None:
@@ -279,7 +260,7 @@ class Session(MutableMapping[str, Any]):
         """
         self._used = True
         self._values = {}
-        self._cookie._reset()
+        self._own_lifetime = None
         self._loaded = True
         self._new = True
         self._sid = None
@@ -370,16 +351,32 @@ class Session(MutableMapping[str, Any]):
         if not self._loaded:
             self._exchange.require()
 
+    @property
+    def _lifetime(self) -> Lifetime:
+        return self._default_lifetime if self._own_lifetime is None else self._own_lifetime
+
+    def _set_lifetime(self, lifetime: Lifetime) -> None:
+        """Give this session a lifetime of its own, unless it is the one that the settings have."""
+        self._look()
+        self._written = True
+        self._own_lifetime = None if lifetime == self._default_lifetime else lifetime
+
     def _refuse_after_response(self, what: str) -> None:
         if self._exchange.responding:
             raise SessionError(
                 f"{what} came after the response had begun: its cookie can not be changed any more"
             )
 
+    def _settle(self) -> None:
+        """What was asked for is being carried out, or there was nothing."""
+        if self._intent is not Intent.ABANDON:
+            self._intent = Intent.KEEP
+        self._touched = self._emptied = self._written = False
+
     def _begin(self) -> None:
         """Nothing is stored: a new session."""
         self._values = {}
-        self._cookie._reset()
+        self._own_lifetime = None
         self._sid = None
         self._new = True
         self._loaded = True
@@ -387,7 +384,8 @@ class Session(MutableMapping[str, Any]):
 
     def _adopt(self, sid: Sid, document: dict[str, Any]) -> None:
         """This document is what is stored under `sid`."""
-        self._cookie._read(document.pop(COOKIE_KEY, None))
+        stored = document.pop(COOKIE_KEY, None)
+        self._own_lifetime = None if stored is None else stored_lifetime(stored)
         self._values = document
         self._sid = sid
         self._new = False
@@ -395,5 +393,5 @@ class Session(MutableMapping[str, Any]):
 
     def _document(self) -> dict[str, Any]:
         """What is to be stored."""
-        stored = self._cookie._stored()
-        return self._values if stored is None else {**self._values, COOKIE_KEY: stored}
+        own = self._own_lifetime
+        return self._values if own is None else {**self._values, COOKIE_KEY: _to_store(own)}

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias, TypedDict, cast
 
 from .errors import ConfigurationError
+from .expiry import Lifetime
 
 __all__ = [
     "CookieSettings",
@@ -173,9 +174,9 @@ class CookieSettings:
             return
 
     @property
-    def span(self) -> timedelta | None:
-        """`max_age` as a timedelta."""
-        return cast("timedelta | None", self.max_age)
+    def lifetime(self) -> Lifetime:
+        """`max_age`, as a timedelta, and `expires`."""
+        return Lifetime(cast("timedelta | None", self.max_age), self.expires)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, dataclass_transform
 
 from .codec import Codec
 from .sid import Key, Sid
@@ -47,10 +47,23 @@ __all__ = [
     "Touch",
     "ask",
     "system_clock",
+    "value",
 ]
 
+T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def value(cls: type[T]) -> type[T]:
+    """Makes a dataclass with slots that compares and hashes by its fields, and never changes.
+
+    Type checkers hold everybody to that. Python could too, but sets each field of a frozen
+    dataclass by a call, and a request makes several of these.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
 
 Clock: TypeAlias = Callable[[], datetime]
 """Returns the present moment, aware, in UTC."""
@@ -61,7 +74,7 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """One stored session, as it was read or has just been written.
 
@@ -85,14 +98,14 @@ class Call(Generic[R_co]):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Load(Call["Record | None"]):
     """Read one record; None if there is none or it has expired."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Insert(Call["Record | None"]):
     """Bring a record into being; None, and nothing written, if the key is taken.
 
@@ -105,7 +118,7 @@ class Insert(Call["Record | None"]):
     values: Mapping[str, Any] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Replace(Call["Record | None"]):
     """Write new data, if the record is still just as it was `seen`; else None, nothing written.
 
@@ -119,7 +132,7 @@ class Replace(Call["Record | None"]):
     new_key: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Put(Call[None]):
     """Insert, or overwrite whatever is there, expired or corrupt: `set()` for direct use."""
 
@@ -129,7 +142,7 @@ class Put(Call[None]):
     values: Mapping[str, Any] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Touch(Call[bool]):
     """Push the expiry on to `expires`, if that moves it by `slack` or more.
 
@@ -143,14 +156,14 @@ class Touch(Call[bool]):
     seen: Record | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delete(Call[bool]):
     """End a session; True if it was there."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Scan(Call["list[Record]"]):
     """The next `limit` live records in order of key, behind `after`."""
 
@@ -158,17 +171,17 @@ class Scan(Call["list[Record]"]):
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Count(Call[int]):
     """How many records are live."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Clear(Call[int]):
     """Delete every record, live or not; how many there were."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Swept:
     """What one `Sweep` did: rows deleted, and whether there may be more, for another `Sweep`."""
 
@@ -176,7 +189,7 @@ class Swept:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sweep(Call[Swept]):
     """Delete at most `limit` expired records."""
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, Unpack
 
 from .errors import ConfigurationError
 from .exchange import SyncExchange
-from .headers import private, vary_by_cookie
+from .headers import Amender
 from .lifecycle import Finished, Lifecycle
 from .session import Session
 from .settings import SessionOptions, SessionSettings
@@ -22,6 +22,8 @@ Environ: TypeAlias = dict[str, Any]
 Headers: TypeAlias = list[tuple[str, str]]
 StartResponse: TypeAlias = Callable[..., Callable[[bytes], Any]]
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+_amend = Amender("Vary", "Cache-Control", "Set-Cookie", encode=str, decode=str).amend
 
 
 class SessionMiddleware:
@@ -47,11 +49,10 @@ class SessionMiddleware:
 
     def __init__(self, app: WSGIApp, store: Performs, **options: Unpack[SessionOptions]) -> None:
         self.app = app
-        self._store = sync_store(store)
-        self._lifecycle = Lifecycle(store, SessionSettings(**options))
+        self._lifecycle = Lifecycle(sync_store(store), SessionSettings(**options))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        exchange = open_exchange(self._lifecycle, self._store, environ)
+        exchange = open_exchange(self._lifecycle, environ)
         environ[ENVIRON_KEY] = exchange.session
         response = _Response(exchange, environ, start_response)
         body = _Body(self.app(environ, response.start), response)
@@ -66,26 +67,27 @@ class SessionMiddleware:
 
 
 def open_exchange(
-    lifecycle: Lifecycle,
-    store: Performs,
+    lifecycle: Lifecycle[Performs],
     environ: Environ,
     session_type: type[Session] = Session,
 ) -> SyncExchange:
     """A request's session; the store is not asked before the session is used."""
     settings = lifecycle.settings
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    path = path.encode("latin-1", "replace").decode("utf-8", "replace")  # PEP 3333
     return SyncExchange(
         lifecycle,
-        store,
         environ.get("HTTP_COOKIE", ""),
         https=settings.is_https(
             environ.get("wsgi.url_scheme", "http"),
             environ.get("HTTP_X_FORWARDED_PROTO"),
         ),
-        opted_out=settings.excludes(path),
+        opted_out=bool(settings.exclude) and settings.excludes(_path(environ)),
         session_type=session_type,
     )
+
+
+def _path(environ: Environ) -> str:
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return str(path.encode("latin-1", "replace").decode("utf-8", "replace"))  # PEP 3333
 
 
 def sync_store(store: Performs) -> Performs:
@@ -137,7 +139,7 @@ class _Response:
         if self._finished is not None:
             # An error while the body was made. If it is not too late for new headers, the session
             # still needs its own: it is stored already.
-            return self._start_response(status, _amended(headers, self._finished), *exc_info)
+            return self._start_response(status, _amend(headers, self._finished), *exc_info)
         self._held = (status, headers, exc_info)
         return self._write_first
 
@@ -152,7 +154,7 @@ class _Response:
             status, headers, exc_info = self._held
             unset = self._environ.get(ENVIRON_KEY) is not self._session
             self._finished = self.exchange.finish(unset=unset)
-            self._write = self._start_response(status, _amended(headers, self._finished), *exc_info)
+            self._write = self._start_response(status, _amend(headers, self._finished), *exc_info)
         return self._write
 
 
@@ -201,19 +203,3 @@ class _Body:
         finally:
             if not self._failed:
                 self._response.exchange.close()
-
-
-def _amended(headers: Headers, finished: Finished) -> Headers:
-    """The headers with what the session needs."""
-    if finished.vary:
-        headers = _replaced(headers, "Vary", vary_by_cookie)
-    if finished.cookie is not None:
-        headers = _replaced(headers, "Cache-Control", private)
-        headers = [*headers, ("Set-Cookie", finished.cookie)]
-    return headers
-
-
-def _replaced(headers: Headers, name: str, change: Callable[[str | None], str]) -> Headers:
-    present = [value for key, value in headers if key.lower() == name.lower()]
-    rest = [header for header in headers if header[0].lower() != name.lower()]
-    return [*rest, (name, change(", ".join(present) if present else None))]

@@ -455,6 +455,89 @@ class TestCancellation:
         assert await store.get(SID) == {"a": 1, "/other": True}
 
 
+class TestOneThingAtATime:
+    """A handler may save in one task while it works in another."""
+
+    async def test_saves_of_one_session_do_not_overlap(self) -> None:
+        class Watched(Store):
+            under_way = most = 0
+
+            async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+                self.under_way += 1
+                self.most = max(self.most, self.under_way)
+                try:
+                    await asyncio.sleep(0)  # the others' turn
+                    return await super().perform(calls)
+                finally:
+                    self.under_way -= 1
+
+        store = Watched()
+        await store.set(SID, {})
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            session: Session = scope["session"]
+
+            async def work(key: str) -> None:
+                session[key] = True
+                await session.save()
+
+            await asyncio.gather(*map(work, "abcde"))
+            session["f"] = True
+            await send(plain(START))
+
+        await Connection(wrap(app, store), cookie=COOKIE).run()
+        assert store.most == 1
+        assert await store.get(SID) == dict.fromkeys("abcdef", True)
+
+    async def test_one_who_waits_and_is_cancelled_holds_nobody_up(self, store: Store) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            session: Session = scope["session"]
+            session["a"] = 2
+            saves = [asyncio.ensure_future(session.save())]
+            await store.reached.wait()
+            session["b"] = 2
+            saves += [asyncio.ensure_future(session.save()) for _ in range(3)]
+            await asyncio.sleep(0)
+            saves[1].cancel()
+            store.go_on.set()
+            results = await asyncio.gather(*saves, return_exceptions=True)
+            assert [type(result) for result in results] == [
+                *(type(None), asyncio.CancelledError, type(None), type(None))
+            ]
+            await send(plain(START))
+
+        store.held = Replace
+        await Connection(wrap(app, store), cookie=COOKIE).run()
+        assert await store.get(SID) == {"a": 2, "b": 2}
+
+    async def test_a_response_waits_for_a_save_that_is_under_way(self, store: Store) -> None:
+        """Promise 1, although nothing has changed since that save began."""
+        there: list[Any] = []
+
+        async def watch(message: Message) -> None:
+            there.append(await store.get(SID))
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["session"]["a"] = 2
+            save = asyncio.create_task(scope["session"].save())
+            await store.reached.wait()
+            store.held = None
+            asyncio.get_running_loop().call_soon(store.go_on.set)
+            await send(plain(START))
+            await save
+
+        store.held = Replace
+        await Connection(
+            wrap(
+                app,
+                store,
+            ),
+            cookie=COOKIE,
+            watch=watch,
+        ).run()
+        assert there == [{"a": 2}]
+
+
 class TestErrors:
     """Whose error page it is, and what it may still say about the session."""
 

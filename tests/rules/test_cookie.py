@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -38,6 +40,18 @@ class TestSigning:
     def test_the_format_is_fixed(self) -> None:
         """Another format would log everybody out at the next deployment."""
         assert signed(SID) == "a" * 43 + ".6aOJH4By7pruOasV7wblm2vZ7cOtNRUbvyfKh8MIYX4"
+
+    @given(st.binary(min_size=1, max_size=200), st.text("abcXYZ-_019", min_size=22, max_size=128))
+    @example(b"k" * 64, "a" * 43)
+    @example(b"k" * 65, "a" * 43)
+    def test_the_signature_is_the_standard_librarys_hmac(self, secret: bytes, sid: str) -> None:
+        """Whose two hashes are begun once: RFC 2104, with secrets of any length."""
+        mac = hmac.digest(secret, b"websessions:sid:" + sid.encode(), "sha256")
+        signature = urlsafe_b64encode(mac).rstrip(b"=").decode()
+        value = SignedValue("sid", [secret])
+        for _ in range(2):  # a signature leaves nothing behind for the next
+            assert value.sign(Sid(sid)) == f"{sid}.{signature}"
+            assert value.verify(f"{sid}.{signature}") == Sid(sid)
 
     @pytest.mark.parametrize("secrets", [(NEW, OLD), (OLD, NEW)])
     def test_the_first_secret_signs(self, secrets: Sequence[bytes]) -> None:

@@ -65,7 +65,7 @@ class Rules:
         return sid.digest()
 
 
-class ByHand(RequestSession):
+class ByHand(RequestSession[Rules]):
     """A request whose steps the test plays."""
 
     def _refuse(self) -> NoReturn:
@@ -89,7 +89,7 @@ def request(
     *,
     https: bool = False,
     opted_out: bool = False,
-    lifecycle: Lifecycle | None = None,
+    lifecycle: Lifecycle[Rules] | None = None,
     **options: Any,
 ) -> ByHand:
     lifecycle = lifecycle or middleware(**options)
@@ -103,7 +103,7 @@ def request(
 
 def middleware(
     *, rules: Rules | None = None, cookie: dict[str, Any] | None = None, **options: Any
-) -> Lifecycle:
+) -> Lifecycle[Rules]:
     settings = SessionSettings(secret=SECRET, cookie=CookieSettings(**(cookie or {})), **options)
     return Lifecycle(rules or Rules(), settings)
 

@@ -122,8 +122,8 @@ class TestCookie:
 
     def test_seconds_and_spans_are_the_same(self) -> None:
         assert CookieSettings(max_age=3600) == CookieSettings(max_age=timedelta(hours=1))
-        assert CookieSettings(max_age=3600).span == timedelta(hours=1)
-        assert CookieSettings().span is None
+        assert CookieSettings(max_age=3600).lifetime == (timedelta(hours=1), None)
+        assert CookieSettings().lifetime == (None, None)
 
 
 class TestSession:

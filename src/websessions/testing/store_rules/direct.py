@@ -80,7 +80,7 @@ class _NoRequest:
 
 
 def _session(settings: CookieSettings, **values: Any) -> Session:
-    session = Session(_NoRequest(), settings)
+    session = Session(_NoRequest(), settings.lifetime)
     session._begin()
     session.update(values)
     return session
