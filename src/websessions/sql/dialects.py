@@ -371,6 +371,8 @@ def _psycopg_with_deadline(timeout: timedelta, *, cancels: bool) -> Callable[...
     import psycopg
 
     seconds = timeout.total_seconds()
+    # Before libpq 17 to cancel has no limit of its own, and holds the interpreter's lock meanwhile.
+    cancels = cancels and psycopg.capabilities.has_cancel_safe()
 
     class Connection(psycopg.Connection[Any]):
         def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
@@ -378,12 +380,6 @@ def _psycopg_with_deadline(timeout: timedelta, *, cancels: bool) -> Callable[...
             return super().wait(_until(time.monotonic() + seconds, gen, stop), *args, **kwargs)
 
         def _stop(self) -> None:
-            # In a thread, because libpq has a limit for it only since 17.
-            asking = threading.Thread(target=self._ask_to_stop, daemon=True)
-            asking.start()
-            asking.join(_LAST_WORD)
-
-        def _ask_to_stop(self) -> None:
             with suppress(psycopg.Error):
                 self.cancel_safe(timeout=_LAST_WORD)
 
