@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import websessions
-from tests.fixtures.private import PrivateMariaDB, PrivatePostgres
+from tests.fixtures.private import PrivateMariaDB, PrivatePgBouncer, PrivatePostgres
 from tests.fixtures.services import Services
 
 
@@ -57,3 +57,11 @@ def private_mariadb(services: Services) -> Iterator[PrivateMariaDB]:
     server = services.private_mariadb()
     yield server
     server.close()
+
+
+@pytest.fixture
+def private_pgbouncer(services: Services) -> Iterator[PrivatePgBouncer]:
+    """A PgBouncer in transaction mode for this test alone, to be stopped and started at will."""
+    pooler = services.private_pgbouncer()
+    yield pooler
+    pooler.close()

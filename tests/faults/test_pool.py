@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.util import greenlet_spawn
 
 from tests.fixtures.services import Services
@@ -89,6 +89,25 @@ async def test_no_free_connection_of_the_store_s_own_pool_is_a_timeout(
         await give_back(store, held)
         assert await store.get(sid) == {"n": 1}
         assert pool.checkedout() == 0
+
+
+@ways(*POOLED)
+async def test_a_connection_is_opened_once_and_kept(services: Services, way: Way) -> None:
+    """The most that the pool gives out stay open, instead of being opened again under load."""
+    async with way.open(way.url(services), table_name=a_name()) as store:
+        pool = pool_of(store)
+        assert pool._max_overflow == 0
+        opened = 0
+
+        @event.listens_for(store.engine, "connect")
+        def count(*_: object) -> None:
+            nonlocal opened
+            opened += 1
+
+        already = pool.checkedin()
+        for _ in range(2):
+            await give_back(store, await hold_all(store, pool.size()))
+            assert opened + already == pool.size() == pool.checkedin() == 15
 
 
 @ways(*SYNC)

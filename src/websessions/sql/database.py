@@ -20,6 +20,7 @@ from .dialects import (
     autocommit,
     has_one_connection,
     is_lock_failure,
+    is_outdated,
     is_timeout,
     one_at_a_time,
     stays_in_autocommit,
@@ -37,7 +38,7 @@ CREATE_TRIES: Final = 20
 
 
 class _Lost(Exception):
-    """The connection is gone; `reason` says how."""
+    """The connection is gone, or of no more use; `reason` says how."""
 
     def __init__(self, reason: Exception) -> None:
         self.reason = reason
@@ -94,8 +95,9 @@ class Database:
     def perform(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """Perform calls and answer each one with its result or its exception.
 
-        Connections that died while they were idle in the pool are replaced. A statement that was
-        under way when its connection died is repeated: every one of them is safe to repeat.
+        Connections that died while they were idle in the pool are replaced, and so are those that
+        the table was altered under. A statement that was under way when its connection died is
+        repeated: every one of them is safe to repeat.
         """
         if not self._in_turns:
             return self._perform(calls)
@@ -217,8 +219,10 @@ class Database:
         return key is not None and key_is_taken(talk.cursor, self._table, key)
 
     def _is_lost(self, error: Exception, talk: _Conversation) -> bool:
-        return isinstance(error, OSError) or self._is_disconnect(
-            error, talk.connection, talk.cursor
+        return (
+            isinstance(error, OSError)
+            or self._is_disconnect(error, talk.connection, talk.cursor)
+            or is_outdated(error)
         )
 
     def _fail_the_rest(

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -33,6 +33,7 @@ __all__ = [
     "autocommit",
     "has_one_connection",
     "is_lock_failure",
+    "is_outdated",
     "is_timeout",
     "one_at_a_time",
     "open_database",
@@ -63,6 +64,10 @@ _EXTRAS: Final = {
     "aiosqlite": "aiosqlite",
 }
 
+_CONNECTIONS: Final = 15
+"""How many connections a pool has at most, and keeps. SQLAlchemy's default is as many, of which it
+closes 10 whenever they are given back: a busy server would connect again and again."""
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -89,7 +94,9 @@ class Opened:
         return self.is_blocking_sqlite and not _in_memory(self.engine.url)
 
 
-def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) -> Opened:
+def open_database(
+    db: object, *, in_asyncio: bool, timeout: timedelta | None, pgbouncer: bool
+) -> Opened:
     """The engine of what an app passes as `db`.
 
     Args:
@@ -97,10 +104,19 @@ def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) ->
         in_asyncio: whether an async store asks.
         timeout: how long connecting, a free connection and a statement may take; for engines
             that are made here.
+        pgbouncer: whether connections reach PostgreSQL through PgBouncer in transaction mode; for
+            engines that are made here.
 
     Raises:
         ConfigurationError: it is nothing of the kind, or nothing that this store can use.
     """
+    if pgbouncer and not isinstance(db, str | URL) and db is not None:
+        raise ConfigurationError(
+            "pgbouncer=True sets up an engine that the store makes from a URL; on an engine of"
+            " your own set connect_args={'prepare_threshold': None} (psycopg), or connect_args="
+            "{'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"
+            " 'prepared_statement_name_func': lambda: ''} (asyncpg)"
+        )
     if isinstance(db, Engine):
         if in_asyncio and isinstance(db.pool, SingletonThreadPool) and _in_memory(db.url):
             raise ConfigurationError(
@@ -111,7 +127,7 @@ def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) ->
             raise ConfigurationError("db is the sync_engine of an AsyncEngine: pass that itself")
         return Opened(db, asynchronous=False, owned=False)
     if isinstance(db, str | URL):
-        return Opened(*_made_engine(db, in_asyncio, timeout), owned=True)
+        return Opened(*_made_engine(db, in_asyncio, timeout, pgbouncer), owned=True)
     sync_engine = getattr(db, "sync_engine", None)
     if isinstance(sync_engine, Engine):
         if not in_asyncio:
@@ -127,12 +143,14 @@ def open_database(db: object, *, in_asyncio: bool, timeout: timedelta | None) ->
     )
 
 
-def _made_engine(db: str | URL, in_asyncio: bool, timeout: timedelta | None) -> tuple[Engine, bool]:
+def _made_engine(
+    db: str | URL, in_asyncio: bool, timeout: timedelta | None, pgbouncer: bool
+) -> tuple[Engine, bool]:
     url = _with_driver(db, in_asyncio)
     shown = url.set(query={}).render_as_string(hide_password=True)
     try:
         asynchronous = bool(url.get_dialect().is_async) or (
-            in_asyncio and url.get_driver_name() == "psycopg"
+            in_asyncio and _driver(url) == "psycopg"
         )
         if asynchronous and not in_asyncio:
             raise ConfigurationError(
@@ -140,6 +158,8 @@ def _made_engine(db: str | URL, in_asyncio: bool, timeout: timedelta | None) -> 
                 " AsyncSQLSessionStore"
             )
         options = _engine_options(url, asynchronous, timeout)
+        if pgbouncer:
+            options.setdefault("connect_args", {}).update(_pgbouncer_arguments(url))
         if asynchronous:
             from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -158,8 +178,12 @@ def _made_engine(db: str | URL, in_asyncio: bool, timeout: timedelta | None) -> 
         TypeError,
     ) as error:
         raise ConfigurationError(f"the database URL {shown} can not be used: {error}") from error
-    _set_up(engine, asynchronous, timeout)
+    _set_up(engine, asynchronous, timeout, pgbouncer)
     return engine, asynchronous
+
+
+def _driver(url: URL) -> str:
+    return url.get_driver_name().removesuffix("_async")
 
 
 def _with_driver(db: str | URL, in_asyncio: bool) -> URL:
@@ -217,18 +241,18 @@ def _engine_options(url: URL, asynchronous: bool, timeout: timedelta | None) -> 
             options["connect_args"] = {"check_same_thread": False}
             options["poolclass"] = QueuePool
             if _in_memory(url):
-                # One connection is one database.
-                options |= {"pool_size": 1, "max_overflow": 0}
+                options["pool_size"] = 1  # one connection is one database
     elif seconds is not None:
         options["connect_args"] = {
             name: value
-            for name, value in _connect_arguments(url.get_driver_name(), seconds).items()
+            for name, value in _connect_arguments(_driver(url), seconds).items()
             if name not in url.query
         }
-    if seconds is not None and options.get("poolclass", QueuePool) is QueuePool:
-        options["pool_timeout"] = seconds
-    if _in_memory(url) and asynchronous:
-        options.pop("pool_timeout", None)
+    dialect: Any = url.get_dialect()
+    if issubclass(options.get("poolclass", dialect.get_pool_class(url)), QueuePool):
+        options = {"pool_size": _CONNECTIONS, "max_overflow": 0, **options}
+        if seconds is not None:
+            options["pool_timeout"] = seconds
     return options
 
 
@@ -250,7 +274,46 @@ def _connect_arguments(driver: str, seconds: float) -> dict[str, Any]:
             return {}
 
 
-def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None) -> None:
+def _pgbouncer_arguments(url: URL) -> dict[str, Any]:
+    """What keeps a driver from relying on a server that PgBouncer gives to others between two
+    statements.
+
+    Raises:
+        ConfigurationError: it is another database or driver.
+    """
+    match _driver(url):
+        case "psycopg":
+            return {"prepare_threshold": None}
+        case "asyncpg":
+            return {
+                # SQLAlchemy prepares every statement. Without a name it leaves nothing behind, and
+                # asyncpg, without a cache, sends its text once more together with the parameters.
+                "statement_cache_size": 0,
+                "prepared_statement_cache_size": 0,
+                "prepared_statement_name_func": lambda: "",
+                "connection_class": _asyncpg_behind_pgbouncer(),
+            }
+        case _:
+            raise ConfigurationError(
+                "pgbouncer=True is for PostgreSQL with psycopg or asyncpg,"
+                f" not for {url.drivername}"
+            )
+
+
+def _asyncpg_behind_pgbouncer() -> type[Any]:
+    import asyncpg
+
+    class Connection(asyncpg.Connection):  # type: ignore[misc]
+        async def _introspect_types(self, *args: Any) -> Any:
+            # It turns jit off for the session, asks what a type is, and turns it on again: all on
+            # one server, in a transaction. Should asyncpg rename this, jit may stay off on one.
+            async with self.transaction():
+                return await super()._introspect_types(*args)
+
+    return Connection
+
+
+def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None, pgbouncer: bool) -> None:
     """Set up each new connection of an engine that was made here."""
     statements: list[str] = []
     match engine.dialect.name:
@@ -276,10 +339,12 @@ def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None) -> No
                 )
         case "postgresql" if timeout is not None and not asynchronous:
             # An async call has its deadline in the event loop; a blocked thread has only this.
-            milliseconds = max(1, round(timeout / timedelta(milliseconds=1)))
-            statements = [f"SET statement_timeout = {milliseconds}"]
+            if not pgbouncer:  # where it would stay with the server, for its next client
+                milliseconds = max(1, round(timeout / timedelta(milliseconds=1)))
+                statements = [f"SET statement_timeout = {milliseconds}"]
             if engine.dialect.driver == "psycopg":
-                event.listen(engine, "do_connect", _psycopg_with_deadline(timeout))
+                connect = _psycopg_with_deadline(timeout, cancels=pgbouncer)
+                event.listen(engine, "do_connect", connect)
     if not statements:
         return
 
@@ -293,19 +358,30 @@ def _set_up(engine: Engine, asynchronous: bool, timeout: timedelta | None) -> No
         cursor.close()
 
 
-def _psycopg_with_deadline(timeout: timedelta) -> Callable[..., Any]:
+def _psycopg_with_deadline(timeout: timedelta, *, cancels: bool) -> Callable[..., Any]:
     """How psycopg connects, so that no call waits for ever on a network that has gone silent.
 
     The database's statement_timeout can not reach a client then, and libpq has no limit of its own.
+
+    Args:
+        timeout: how long a statement may take.
+        cancels: whether the client has to ask for the end of a statement whose time is over,
+            because the database knows of no timeout.
     """
     import psycopg
 
-    # The database's own word, which leaves the connection usable, has time to arrive.
-    seconds = timeout.total_seconds() + 0.5
+    seconds = timeout.total_seconds()
+    # Before libpq 17 to cancel has no limit of its own, and holds the interpreter's lock meanwhile.
+    cancels = cancels and psycopg.capabilities.has_cancel_safe()
 
     class Connection(psycopg.Connection[Any]):
         def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-            return super().wait(_until(time.monotonic() + seconds, gen), *args, **kwargs)
+            stop = self._stop if cancels else None
+            return super().wait(_until(time.monotonic() + seconds, gen, stop), *args, **kwargs)
+
+        def _stop(self) -> None:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=_LAST_WORD)
 
     def connect(_: Dialect, __: object, args: list[Any], options: dict[str, Any]) -> Any:
         return Connection.connect(*args, **options)
@@ -313,17 +389,34 @@ def _psycopg_with_deadline(timeout: timedelta) -> Callable[..., Any]:
     return connect
 
 
-def _until(deadline: float, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """The steps of a psycopg operation, which are resumed ten times a second at least."""
+_LAST_WORD: Final = 0.5
+"""Seconds in which the database's own word that a statement took too long, which leaves the
+connection usable, has time to arrive."""
+
+
+def _until(
+    deadline: float, steps: Generator[Any, Any, Any], stop: Callable[[], None] | None
+) -> Generator[Any, Any, Any]:
+    """The steps of a psycopg operation, which are resumed ten times a second at least.
+
+    Args:
+        deadline: when the database should have answered.
+        steps: what to do.
+        stop: what to call then; None if the database keeps the deadline itself.
+    """
     try:
         wanted = next(steps)
         while True:
             ready = yield wanted
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline + _LAST_WORD:
                 raise TimeoutError("PostgreSQL did not answer in time")
+            if now > deadline and stop is not None:
+                stop()
+                stop = None
             wanted = steps.send(ready)
-    except StopIteration as stop:
-        return stop.value
+    except StopIteration as stopped:
+        return stopped.value
 
 
 def _insist(cursor: Any, statement: str, seconds: float) -> None:
@@ -425,6 +518,20 @@ def is_lock_failure(error: BaseException) -> bool:
     return _sqlstate(error) in ("40001", "40P01") or _mysql_code(error) == 1213
 
 
+def is_outdated(error: BaseException) -> bool:
+    """Whether a connection has prepared a statement for a table that has been altered since.
+
+    PostgreSQL refuses it for good ("cached plan must not change result type", or a type that is
+    gone); a new connection prepares it anew.
+    """
+    where = getattr(getattr(error, "diag", None), "source_function", None)
+    return (
+        where == "RevalidateCachedQuery"  # its message is translated, this is not
+        or type(error).__name__ == "InvalidCachedStatementError"  # the same from asyncpg
+        or (_sqlstate(error) == "XX000" and "cache lookup failed for type" in str(error))
+    )
+
+
 def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -> StoreError:
     """A driver's error as one of this package's. The driver's text stays in `__cause__`: it may
     quote the row.
@@ -438,6 +545,11 @@ def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -
         return StoreUnavailable(f"the session database can not be reached; {kind}")
     if "no such table" in str(error) or _sqlstate(error) == "42P01" or _mysql_code(error) == 1146:
         return StoreError(f"the session table does not exist: call sync() at start; {kind}")
+    if _sqlstate(error) in ("26000", "42P05"):
+        return StoreError(
+            "a prepared statement was not on the server where it was prepared: behind PgBouncer"
+            f" in transaction mode pass pgbouncer=True; {kind}"
+        )
     return StoreError(f"the session database refused a statement; {kind}")
 
 

@@ -74,6 +74,9 @@ class SQLOptions(StoreOptions, total=False):
             this is an empty dict.
         timeout: how long a call may take; a timedelta or seconds, 10 seconds by default, None for
             as long as it takes.
+        pgbouncer: the URL leads to PgBouncer in transaction mode (or another pooler that works
+            like it): nothing is prepared under a name, nothing set for a connection. psycopg and
+            asyncpg; `False` by default.
     """
 
     table: SQLTable | type | str | None
@@ -84,6 +87,7 @@ class SQLOptions(StoreOptions, total=False):
     extend_default_fields: ExtendDefaultFields | None
     mirror_fields: MirrorFields | None
     timeout: timedelta | Seconds | None
+    pgbouncer: bool
 
 
 class _SQLStore:
@@ -98,12 +102,15 @@ class _SQLStore:
         self._model_key = options.pop("model_key", "Session")
         self._extend = options.pop("extend_default_fields", None)
         self._timeout = as_deadline(options.pop("timeout", timedelta(seconds=10)))
+        self._pgbouncer = options.pop("pgbouncer", False)
         self._model: type[Any] | None = None
         table = options.pop("table", None)
         name, schema = options.pop("table_name", None), options.pop("schema", None)
         self._mirrors = options.pop("mirror_fields", None)
         if not isinstance(self._model_key, str) or not self._model_key.isidentifier():
             raise ConfigurationError(f"model_key is the name of a class, not {self._model_key!r}")
+        if not isinstance(self._pgbouncer, bool):
+            raise ConfigurationError(f"pgbouncer is True or False, not {self._pgbouncer!r}")
         for option, value in (("table_name", name), ("schema", schema)):
             if value is not None and not (isinstance(value, str) and value):
                 raise ConfigurationError(f"{option} is a name, not {value!r}")
@@ -134,7 +141,10 @@ class _SQLStore:
             self._model = self._model or mapped_class(self._model_key, self._table, self._registry)
         return cast(StoreOptions, options)
 
-    def _connect(self, opened: Opened, clock: Clock) -> None:
+    def _connect(self, db: object, clock: Clock, *, in_asyncio: bool) -> None:
+        opened = open_database(
+            db, in_asyncio=in_asyncio, timeout=self._timeout, pgbouncer=self._pgbouncer
+        )
         statements = Statements(self._layout, opened.engine.dialect)
         self._opened = opened
         self._database = Database(
@@ -208,7 +218,7 @@ class SQLSessionStore(_SQLStore, SessionStore):
 
     def __init__(self, db: str | URL | Engine | None = None, **options: Unpack[SQLOptions]) -> None:
         super().__init__(**self._set_up(options))
-        self._connect(open_database(db, in_asyncio=False, timeout=self._timeout), self.clock)
+        self._connect(db, self.clock, in_asyncio=False)
         self._line_up()
 
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
@@ -265,7 +275,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         **options: Unpack[SQLOptions],
     ) -> None:
         super().__init__(**self._set_up(options))
-        self._connect(open_database(db, in_asyncio=True, timeout=self._timeout), self.clock)
+        self._connect(db, self.clock, in_asyncio=True)
         self._threads: Threads | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connected_in: asyncio.AbstractEventLoop | None = None
