@@ -33,20 +33,17 @@ from .store import (
     Record,
     Scan,
     Steps,
-    Sweep,
+    Swept,
     Touch,
     ask,
     system_clock,
 )
-from .sweeper import SweeperTask, SweeperThread
+from .sweeper import SweeperTask, SweeperThread, batch_steps
 
 __all__ = ["AsyncSessionStore", "SessionStore", "StoreOptions"]
 
 PAGE: Final = 1000
 """Records that `all()` reads at a time."""
-
-SWEEP_BATCH: Final = 500
-"""Rows that one statement of the sweeper deletes."""
 
 
 _stores: weakref.WeakSet[_Store] = weakref.WeakSet()
@@ -94,6 +91,9 @@ class StoreOptions(TypedDict, total=False):
 
 class _Store:
     """Options and steps: what both kinds of store share."""
+
+    sweeps_in_turns: bool = False
+    """Whether the store answers `Lease`, so that of many processes one sweeps."""
 
     _sweeper: SweeperThread | SweeperTask
 
@@ -220,12 +220,11 @@ class _Store:
         yield from ask(Clear())
 
     def _sweep_steps(self) -> Steps[int]:
-        deleted = 0
-        while True:
-            swept = yield from ask(Sweep(SWEEP_BATCH))
+        deleted, swept = 0, Swept(0, True)
+        while swept.more:
+            swept = yield from batch_steps(swept.reached)
             deleted += swept.deleted
-            if not swept.more:
-                return deleted
+        return deleted
 
 
 class SessionStore(_Store, ABC):
@@ -302,12 +301,16 @@ class SessionStore(_Store, ABC):
         run(self._clear_steps(), self)
 
     def clear_expired_sessions(self) -> int:
-        """Delete what has expired, in bounded batches; how many rows that were."""
+        """Delete what has expired, in bounded batches with pauses; how many rows that were.
+
+        Whoever else sweeps: it asks for no lease.
+        """
         return run(self._sweep_steps(), self)
 
     def start_expiring_sessions(self) -> None:
         """Sweep every `check_expiration_interval` from now on, in a thread of its own.
 
+        Where the store has a lease, processes take turns: one of them sweeps for all.
         Happens by itself at the first use. Calling it twice is the same as once.
         """
         self._sweeper.start()
@@ -394,13 +397,12 @@ class AsyncSessionStore(_Store, ABC):
         await run_async(self._clear_steps(), self)
 
     async def clear_expired_sessions(self) -> int:
-        """Delete what has expired, in bounded batches; how many rows that were."""
+        """Delete what has expired; see `SessionStore.clear_expired_sessions`."""
         return await run_async(self._sweep_steps(), self)
 
     async def start_expiring_sessions(self) -> None:
-        """Sweep every `check_expiration_interval` from now on, in a task of this event loop.
-
-        Happens by itself at the first use. Calling it twice is the same as once.
+        """Sweep every `check_expiration_interval` from now on, in a task of this event loop; see
+        `SessionStore.start_expiring_sessions`.
         """
         self._sweeper.start()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from .store import AsyncPerforms, Call, Performs, Steps, value
@@ -25,7 +25,7 @@ class Pause(Call[None]):
     seconds: float
 
 
-def run(steps: Steps[R], store: Performs) -> R:
+def run(steps: Steps[R], store: Performs, pause: Callable[[float], object] = time.sleep) -> R:
     """Run steps to their end in this thread and return their result."""
     resume: Callable[[Any], Call[Any]] = steps.send
     answer: Any = None
@@ -37,7 +37,7 @@ def run(steps: Steps[R], store: Performs) -> R:
             return result
         try:
             if isinstance(call, Pause):
-                time.sleep(call.seconds)
+                pause(call.seconds)
                 answer = None
             else:
                 [answer] = store.perform((call,))
@@ -46,7 +46,11 @@ def run(steps: Steps[R], store: Performs) -> R:
         resume = steps.throw if isinstance(answer, BaseException) else steps.send
 
 
-async def run_async(steps: Steps[R], store: AsyncPerforms) -> R:
+async def run_async(
+    steps: Steps[R],
+    store: AsyncPerforms,
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> R:
     """Run steps to their end on this event loop and return their result."""
     resume: Callable[[Any], Call[Any]] = steps.send
     answer: Any = None
@@ -58,7 +62,7 @@ async def run_async(steps: Steps[R], store: AsyncPerforms) -> R:
             return result
         try:
             if isinstance(call, Pause):
-                await asyncio.sleep(call.seconds)
+                await pause(call.seconds)
                 answer = None
             else:
                 [answer] = await store.perform((call,))

@@ -21,12 +21,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, dataclass_transform
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, dataclass_transform
 
 from .codec import Codec
 from .sid import Key, Sid
 
 __all__ = [
+    "SWEEP_BATCH",
     "AsyncPerforms",
     "Call",
     "Clear",
@@ -34,6 +35,7 @@ __all__ = [
     "Count",
     "Delete",
     "Insert",
+    "Lease",
     "Load",
     "Performs",
     "Put",
@@ -49,6 +51,9 @@ __all__ = [
     "system_clock",
     "value",
 ]
+
+SWEEP_BATCH: Final = 500
+"""Records that are swept at a time: few enough that nobody waits long for them."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -183,17 +188,41 @@ class Clear(Call[int]):
 
 @value
 class Swept:
-    """What one `Sweep` did: rows deleted, and whether there may be more, for another `Sweep`."""
+    """What one `Sweep` did: rows deleted, and whether there may be more, for another `Sweep`.
+
+    `reached` is for that one's `after`: how far the store looked. What it is, is the store's own
+    business; None, if it always begins at the beginning.
+    """
 
     deleted: int
     more: bool
+    reached: object = field(default=None, compare=False)
 
 
 @value
 class Sweep(Call[Swept]):
-    """Delete at most `limit` expired records."""
+    """Delete at most `limit` expired records; with `after`, go on where an earlier `Sweep` ended.
+
+    `after` only spares a store from looking again at what has been deleted: what expired before
+    may be left to a `Sweep` without it.
+    """
 
     limit: int
+    after: object = None
+
+
+@value
+class Lease(Call["datetime | None"]):
+    """Take the sweeper's lease until `expires`, or go on with it: None if `holder` has it now,
+    else the moment at which another one's ends.
+
+    Only a store whose `sweeps_in_turns` is true is asked. A lease that ends after `latest` counts
+    as ended: a clock that was wrong must not end all sweeping.
+    """
+
+    holder: str
+    expires: datetime
+    latest: datetime
 
 
 Steps: TypeAlias = Generator[Call[Any], Any, R]

@@ -38,6 +38,12 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    def answer(self) -> str:
+        """Wait until it says something, and return that."""
+        said = _pipe(self._process.stdout).readline()
+        assert said, f"it said nothing\n{self.finish(check=False)[1]}"
+        return said.strip()
+
     def hear(self, word: str = "ready") -> None:
         """Wait until it says that word."""
         said = _pipe(self._process.stdout).readline().strip()

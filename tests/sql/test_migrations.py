@@ -77,6 +77,7 @@ def test_a_migration_creates_the_table_and_the_next_finds_no_difference(
         project.run("revision", message="sessions", autogenerate=True)
         [script] = project.scripts()
         assert "import websessions" not in script, "a migration has to outlive the package"
+        assert "'sessions_lease'" in script
         project.run("upgrade", "head")
 
         with engine.connect() as connection:

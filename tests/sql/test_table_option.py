@@ -297,7 +297,7 @@ def test_two_stores_on_one_metadata_may_share_the_table_or_not() -> None:
     one, same = store(registry=metadata), store(registry=metadata)
     other = store(registry=metadata, model_key="Other")
     assert one.table is same.table
-    assert sorted(metadata.tables) == ["others", "sessions"]
+    assert sorted(metadata.tables) == ["others", "others_lease", "sessions", "sessions_lease"]
     assert other.table is not one.table
 
 

@@ -302,6 +302,17 @@ class TestSweepStopsEarly(_Planted):
         return NotImplemented
 
 
+class TestSweepLosesItsPlace(_Planted):
+    """Told where the last one ended, it finds nothing there."""
+
+    found_by = ("test_a_sweep_goes_on_where_the_last_one_ended",)
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        if isinstance(call, Sweep):
+            return Swept(0, False) if call.after else replace(self.right(call), reached="here")
+        return NotImplemented
+
+
 class TestScanHasNoOrder(_Planted):
     """Pages overlap, or leave something out."""
 

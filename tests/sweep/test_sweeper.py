@@ -268,6 +268,7 @@ FORK = """
 import os, threading
 from sqlalchemy import event
 from websessions.sql import SQLSessionStore
+from websessions.store import Sweep
 url, name, often = sys.argv[1:]
 store = SQLSessionStore(url, table_name=name, check_expiration_interval=float(often))
 store.sync()
@@ -277,9 +278,12 @@ def use(who):
     store.set(f"the-session-of-the-{who}", {"who": who})
     assert store.get(f"the-session-of-the-{who}") == {"who": who}
 
-def sweep():
-    SQLSessionStore.clear_expired_sessions(store)
-    swept.set()
+perform = store.perform
+def watched(calls):
+    answers = perform(calls)
+    if isinstance(calls[0], Sweep):
+        swept.set()
+    return answers
 
 def await_sweep():
     global swept
@@ -288,7 +292,7 @@ def await_sweep():
 
 opened_by = []
 event.listen(store._opened.engine, "connect", lambda *_: opened_by.append(os.getpid()))
-store.clear_expired_sessions = sweep
+store.perform = watched
 use("parent")
 await_sweep()
 child = os.fork()
@@ -316,15 +320,18 @@ LOOPS = """
 import asyncio
 from datetime import UTC, datetime, timedelta
 from websessions.sql import AsyncSQLSessionStore
+from websessions.store import Sweep
 url, name, often = sys.argv[1:]
 store = AsyncSQLSessionStore(url, table_name=name, check_expiration_interval=float(often))
 
 async def main(number):
     swept = asyncio.Event()
-    async def sweep():
-        if await AsyncSQLSessionStore.clear_expired_sessions(store):
+    async def watched(calls):
+        answers = await AsyncSQLSessionStore.perform(store, calls)
+        if isinstance(calls[0], Sweep) and answers[0].deleted:
             swept.set()
-    store.clear_expired_sessions = sweep
+        return answers
+    store.perform = watched
     if number == 0:
         await store.sync()
     sids = [f"a-session-of-loop-{number}-{n}" for n in range(9)]

@@ -238,13 +238,18 @@ class Database:
         count = getattr(self.engine.pool, "checkedin", None)
         return 0 if count is None else int(count())
 
-    def create_table(self) -> None:
-        """Create the table and its indexes where they are missing.
+    def create_tables(self) -> None:
+        """Create the table with its indexes, and the lease's, where they are missing.
 
         Many processes may do it at once. Whichever statement comes second fails, whatever its
         dialect calls that, so what counts is only whether everything is there in the end.
         """
-        table = self._table.layout.table
+        layout = self._table.layout
+        for table in (layout.table, layout.lease):
+            if table is not None:
+                self._create(table)
+
+    def _create(self, table: SQLTable) -> None:
         failure: BaseException | None = None
         losses = 0
         for _ in range(CREATE_TRIES):

@@ -17,11 +17,13 @@ from typing import Any, Final, Protocol, TypeAlias
 from ..errors import ConfigurationError, CorruptRecord
 from ..sid import Key
 from ..store import (
+    SWEEP_BATCH,
     Call,
     Clear,
     Count,
     Delete,
     Insert,
+    Lease,
     Load,
     Put,
     Record,
@@ -31,7 +33,7 @@ from ..store import (
     Swept,
     Touch,
 )
-from .statements import SWEEP_KEYS, BatchStatement, Statement, Statements
+from .statements import BatchStatement, Statement, Statements
 from .table import Layout
 
 __all__ = [
@@ -84,17 +86,22 @@ def _record(table: Table, statement: Statement, row: Sequence[Any], key: Key | N
     shown = "unknown" if key is None else key.hex()
     try:
         stored, data, expires, *version = statement.row(row)
-        zone = expires.tzinfo
-        if zone is not UTC:
-            expires = expires.replace(tzinfo=UTC) if zone is None else expires.astimezone(UTC)
         return Record(
             statements.key_in(stored) if key is None else key,
             statements.data_in(data),
-            expires,
+            _in_utc(expires),
             int(version[0]) if version else None,
         )
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptRecord(shown, f"a column is not what it should be: {error}") from error
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """A moment out of a column, which is naive UTC where it has no zone."""
+    zone = moment.tzinfo
+    if zone is UTC:
+        return moment
+    return moment.replace(tzinfo=UTC) if zone is None else moment.astimezone(UTC)
 
 
 # One call each
@@ -356,22 +363,44 @@ def clear(cursor: Cursor, table: Table, call: Clear, now: datetime) -> int:
 def sweep(cursor: Cursor, table: Table, call: Sweep, now: datetime) -> Swept:
     """Delete a batch of what has expired, by primary key; re-arm what was touched since."""
     statements = table.statements
-    limit = min(call.limit, SWEEP_KEYS)
+    limit = min(call.limit, SWEEP_BATCH)
+    look = statements.due if call.after is None else statements.due_after
     moment = statements.moment(now, table.layout.sweep_after)
-    _execute(cursor, statements.due, {"p_now": moment, "p_limit": limit})
-    due = [statements.due.row(row)[0] for row in cursor.fetchall()]
+    _execute(cursor, look, {"p_now": moment, "p_limit": limit, "p_after": call.after})
+    due = [look.row(row) for row in cursor.fetchall()]
     if not due:
         return Swept(0, False)
     # The same order in every process, against deadlocks.
-    due.sort()
-    padded = due + due[-1:] * (SWEEP_KEYS - len(due))
-    keys = {f"p_key_{n}": key for n, key in enumerate(padded)}
+    keys = statements.swept(sorted(key for key, _ in due))
     _execute(cursor, statements.sweep, {**keys, "p_now": statements.moment(now)})
     deleted = handled = cursor.rowcount
     if deleted < len(due) and statements.rearm is not None:
         _execute(cursor, statements.rearm, {**keys, "p_now": statements.moment(now)})
         handled += cursor.rowcount
-    return Swept(deleted, len(due) == limit and handled > 0)
+    reached = next((since for _, since in reversed(due) if since is not None), call.after)
+    return Swept(deleted, len(due) == limit and handled > 0, reached)
+
+
+def lease(cursor: Cursor, table: Table, call: Lease, now: datetime) -> datetime | None:
+    """Take the sweeper's lease or go on with it; None, or when another one's ends."""
+    statements = table.statements
+    column = statements.lease_table.c.expires
+    values = {
+        "p_holder": call.holder,
+        "p_now": statements.moment(now, column),
+        "p_expires": statements.moment(call.expires, column),
+        "p_latest": statements.moment(call.latest, column),
+    }
+    _execute(cursor, statements.lease, values)
+    if cursor.rowcount > 0:
+        return None
+    _execute(cursor, statements.leased_until, {})
+    row = cursor.fetchone()
+    if row is not None:
+        return _in_utc(statements.leased_until.row(row)[0])
+    _execute(cursor, statements.first_lease, values)
+    # Whoever is quicker takes it for as long.
+    return None if cursor.rowcount > 0 else call.expires
 
 
 def _first_version(table: Table) -> int | None:
@@ -458,6 +487,7 @@ OPERATIONS: Final[Mapping[type[Call[Any]], Operation]] = {
     Count: count,
     Clear: clear,
     Sweep: sweep,
+    Lease: lease,
 }
 """Which function performs which call."""
 

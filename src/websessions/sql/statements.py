@@ -22,6 +22,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Numeric,
+    Table,
     Uuid,
     any_,
     bindparam,
@@ -41,12 +42,10 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import String, TypeDecorator, TypeEngine
 
 from ..sid import Key
+from ..store import SWEEP_BATCH
 from .table import Layout
 
-__all__ = ["SWEEP_KEYS", "BatchStatement", "Statement", "Statements"]
-
-SWEEP_KEYS: Final = 500
-"""How many keys the sweeper's statements take; fewer are padded."""
+__all__ = ["BatchStatement", "Statement", "Statements"]
 
 
 class Statement:
@@ -183,8 +182,10 @@ class Statements:
         self.key_out, self.key_in = _key_conversion(layout.sid.type)
         self.data_out, self.data_in = _data_conversion(layout.data.type)
         self._zoned = {
-            column.key: _keeps_zone(column.type, dialect)
-            for column in layout.table.c
+            column: _keeps_zone(column.type, dialect)
+            for table in (layout.table, layout.lease)
+            if table is not None
+            for column in table.c
             if isinstance(column.type, DateTime | TypeDecorator)
         }
         self._now = bindparam("p_now", type_=layout.expires.type)
@@ -208,7 +209,7 @@ class Statements:
         column = self.layout.expires if column is None else column
         if moment.tzinfo is not UTC:
             moment = moment.astimezone(UTC)
-        return moment if self._zoned[column.key] else moment.replace(tzinfo=None)
+        return moment if self._zoned[column] else moment.replace(tzinfo=None)
 
     def _compiled(self, clause: ClauseElement, columns: Sequence[Column[Any]] = ()) -> Statement:
         return Statement(clause, self.dialect, columns)
@@ -426,23 +427,33 @@ class Statements:
 
     @cached_property
     def due(self) -> Statement:
-        """The keys of rows to be swept or re-armed."""
+        """The keys of rows to be swept or re-armed, and since when they are due."""
+        return self._due()
+
+    @cached_property
+    def due_after(self) -> Statement:
+        """The same from a moment on. PostgreSQL leaves deleted rows in the index until they are
+        vacuumed, and each batch would walk through those of all batches before.
+        """
+        column = self._sweep_column
+        after = column >= _parameter("after", column.type)
+        return self._due(after if self.layout.sweep_after is None else _or_null(column, after))
+
+    def _due(self, *conditions: Any) -> Statement:
         column = self._sweep_column
         return self._compiled(
-            select(self.layout.sid)
-            .where(self._is_due(column))
+            select(self.layout.sid, column)
+            .where(self._is_due(column), *conditions)
             .order_by(column)
             .limit(bindparam("p_limit", type_=Integer())),
-            [self.layout.sid],
+            [self.layout.sid, column],
         )
 
     @cached_property
     def sweep(self) -> Statement:
         """Delete those of the due rows that have really expired: a touch may have come between."""
         return self._compiled(
-            delete(self.layout.table).where(
-                self.layout.sid.in_(self._due_keys()), self.layout.expires <= self._now
-            )
+            delete(self.layout.table).where(self._is_swept, self.layout.expires <= self._now)
         )
 
     @cached_property
@@ -454,14 +465,74 @@ class Statements:
         return self._compiled(
             update(self.layout.table)
             .where(
-                self.layout.sid.in_(self._due_keys()),
+                self._is_swept,
                 self._is_due(column),
                 self._is_live,
             )
             .values({column.key: self.layout.expires})
         )
 
+    def swept(self, keys: list[Any]) -> dict[str, Any]:
+        """The keys of due rows as `sweep` and `rearm` take them."""
+        if self._takes_key_arrays:
+            return {"p_key": keys}
+        padded = keys + keys[-1:] * (SWEEP_BATCH - len(keys))
+        return {f"p_key_{n}": key for n, key in enumerate(padded)}
+
+    # The sweeper's lease: no lock, since poolers and Galera refuse those that outlive a statement
+
+    @cached_property
+    def lease(self) -> Statement:
+        """Take the lease or go on with it, unless it is another's."""
+        lease = self.lease_table.c
+        now, latest = (_parameter(name, lease.expires.type) for name in ("now", "latest"))
+        return self._compiled(
+            update(self.lease_table)
+            .where(
+                lease.name == _LEASE_NAME,
+                or_(
+                    lease.holder == _parameter("holder", lease.holder.type),
+                    lease.expires <= now,
+                    lease.expires > latest,
+                ),
+            )
+            .values(self._leasing)
+        )
+
+    @cached_property
+    def first_lease(self) -> Statement:
+        """Take the lease that nobody has ever had, unless somebody is quicker."""
+        values = {"name": _LEASE_NAME, **self._leasing}
+        clause: Any
+        if self.dialect.name == "postgresql":
+            clause = postgresql.insert(self.lease_table).values(values).on_conflict_do_nothing()
+        elif self.dialect.name == "sqlite":
+            clause = sqlite.insert(self.lease_table).values(values).on_conflict_do_nothing()
+        else:
+            clause = insert(self.lease_table).values(values)
+            if self.dialect.name in ("mysql", "mariadb"):
+                clause = clause.prefix_with("IGNORE")
+        return self._compiled(clause.inline())
+
+    @cached_property
+    def leased_until(self) -> Statement:
+        expires = self.lease_table.c.expires
+        return self._compiled(
+            select(expires).where(self.lease_table.c.name == _LEASE_NAME), [expires]
+        )
+
     # Parts
+
+    @property
+    def lease_table(self) -> Table:
+        if self.layout.lease is None:
+            raise TypeError(f"there is no lease beside table {self.layout.table.fullname!r}")
+        return self.layout.lease
+
+    @property
+    def _leasing(self) -> dict[str, Any]:
+        lease = self.lease_table.c
+        return {name: _parameter(name, lease[name].type) for name in ("holder", "expires")}
 
     @property
     def _sweep_column(self) -> Column[Any]:
@@ -471,9 +542,16 @@ class Statements:
         due = column <= self._now
         return due if self.layout.sweep_after is None else _or_null(column, due)
 
-    def _due_keys(self) -> list[Any]:
-        kind = self.layout.sid.type
-        return [bindparam(f"p_key_{n}", type_=kind) for n in range(SWEEP_KEYS)]
+    @property
+    def _is_swept(self) -> Any:
+        if self._takes_key_arrays:
+            return self._is_any
+        sid = self.layout.sid
+        return sid.in_([_parameter(f"key_{n}", sid.type) for n in range(SWEEP_BATCH)])
+
+    @property
+    def _takes_key_arrays(self) -> bool:
+        return self.dialect.name == "postgresql" and isinstance(self.layout.sid.type, _ARRAY_ITEMS)
 
     def _assignments(self, names: Collection[str], given: Given) -> dict[str, Any]:
         """Each named column to what is given for it."""
@@ -544,6 +622,8 @@ class Statements:
             return cast(layout.data, LargeBinary) == cast(seen, LargeBinary)
         return layout.data == seen
 
+
+_LEASE_NAME: Final = "sweep"
 
 Given: TypeAlias = Callable[[str, TypeEngine[Any]], Any]
 """Where a statement finds a value: in a parameter of its own, or in a row of the batch's."""

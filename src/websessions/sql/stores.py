@@ -93,6 +93,7 @@ class SQLOptions(StoreOptions, total=False):
 class _SQLStore:
     """The options, the table and the engine of a SQL store, sync or async."""
 
+    sweeps_in_turns: bool
     _opened: Opened
     _database: Database
 
@@ -137,6 +138,7 @@ class _SQLStore:
             elif isinstance(self._mirrors, Mapping) and self._mirrors:
                 self._mirrors = {"user_id": "user_id", **self._mirrors}
         self._layout = layout_of(self._table, self._mirrors, text=text)
+        self.sweeps_in_turns = self._layout.lease is not None
         if self._registry is not None and not isinstance(self._registry, MetaData):
             self._model = self._model or mapped_class(self._model_key, self._table, self._registry)
         return cast(StoreOptions, options)
@@ -232,12 +234,12 @@ class SQLSessionStore(_SQLStore, SessionStore):
         self._reads, self._writes = self._batchers(partial(ThreadBatcher, self._database.perform))
 
     def sync(self) -> None:
-        """Create the table and its indexes if they are missing. Many processes may do it at once.
+        """Create the tables and indexes that are missing. Many processes may do it at once.
 
         Raises:
             StoreUnavailable: the database can not be reached.
         """
-        self._database.create_table()
+        self._database.create_tables()
 
     def close(self) -> None:
         """Stop sweeping, and dispose the engine if the store made it. May be called twice."""
@@ -321,12 +323,12 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         return self._threads
 
     async def sync(self) -> None:
-        """Create the table and its indexes if they are missing. Many processes may do it at once.
+        """Create the tables and indexes that are missing. Many processes may do it at once.
 
         Raises:
             StoreUnavailable: the database can not be reached.
         """
-        await self._call(self._database.create_table)
+        await self._call(self._database.create_tables)
 
     async def close(self) -> None:
         """Stop sweeping, and dispose the engine if the store made it. May be called twice."""

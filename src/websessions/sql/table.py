@@ -73,6 +73,8 @@ class Layout:
     created_at: Column[Any] | None
     updated_at: Column[Any] | None
     mirrors: Mapping[str, Callable[[Mapping[str, Any]], Any]]
+    lease: Table | None
+    """The table of the sweeper's lease, a row of `name`, `holder` and `expires`."""
 
     @property
     def own_columns(self) -> frozenset[str]:
@@ -95,7 +97,7 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
     Its column types are plain ones, so that a migration needs no import from this package; times
     are UTC, naive where the database has no type with a zone.
     """
-    there = metadata.tables.get(f"{schema}.{name}" if schema else name)
+    there = metadata.tables.get(_full(schema, name))
     if there is not None:
         if there.info.get("websessions"):
             return there
@@ -141,10 +143,40 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
         mariadb_charset="utf8mb4",
         **(_FILLFACTOR if _TAKES_WITH else {}),
     )
+    if metadata.tables.get(_full(schema, _lease_name(name))) is None:
+        Table(
+            _lease_name(name),
+            metadata,
+            Column("name", String(64), primary_key=True),
+            Column("holder", String(64), nullable=False),
+            Column("expires", moment, nullable=False),
+            schema=schema,
+            mysql_engine="InnoDB",
+            mysql_charset="utf8mb4",
+            mariadb_engine="InnoDB",
+            mariadb_charset="utf8mb4",
+        )
     if not _TAKES_WITH:
         fill = DDL("ALTER TABLE %(fullname)s SET (fillfactor = 80)")  # type: ignore[no-untyped-call]
         event.listen(table, "after_create", fill.execute_if(dialect="postgresql"))
     return table
+
+
+def _full(schema: str | None, name: str) -> str:
+    return f"{schema}.{name}" if schema else name
+
+
+def _lease_name(name: str) -> str:
+    return f"{name}_lease"
+
+
+def _lease_of(table: Table) -> Table | None:
+    """The lease's table beside a table of sessions, if its columns are there and can do it."""
+    lease = table.metadata.tables.get(_full(table.schema, _lease_name(table.name)))
+    kinds = {"name": String, "holder": String, "expires": DateTime}
+    if lease is None or any(_optional(lease, name, kind) is None for name, kind in kinds.items()):
+        return None
+    return lease if _is_unique(lease.c.name) else None
 
 
 def metadata_of(registry: Registry) -> MetaData:
@@ -316,6 +348,7 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
         mirrors={
             name: _mirror(source, table.c[name]) for name, source in (mirror_fields or {}).items()
         },
+        lease=_lease_of(table),
     )
 
 

@@ -61,6 +61,23 @@ class SweepRules(Capabilities):
         assert await store.ask(Sweep(3)) == Swept(0, False)
         assert await bench.is_there(store, "live")
 
+    async def test_a_sweep_goes_on_where_the_last_one_ended(self, bench: Bench) -> None:
+        """Told how far that one looked, each deletes the next records: all are gone at the end."""
+        self.need("keeps_expired")
+        store = await bench.store()
+        names = [f"{n}" for n in range(7)]
+        await store.perform(
+            *[bench.insert(store, name, lasts=10 + n // 3) for n, name in enumerate(names)]
+        )
+        await bench.inserted(store, "live", lasts=100)
+        bench.clock.advance(20)
+        first = await store.ask(Sweep(3))
+        second = await store.ask(Sweep(3, first.reached))
+        third = await store.ask(Sweep(3, second.reached))
+        assert [first.deleted, second.deleted, third.deleted] == [3, 3, 1]
+        assert await store.ask(Sweep(3)) == Swept(0, False)
+        assert await bench.is_there(store, "live")
+
     async def test_a_sweep_may_be_large(self, bench: Bench) -> None:
         """A thousand expired records among live ones: all of them go, and only they."""
         self.need("keeps_expired")
@@ -172,7 +189,7 @@ class SweepRules(Capabilities):
     ) -> None:
         """Batch after batch, until there is no more; it says how many rows that were."""
         self.need("keeps_expired")
-        monkeypatch.setattr("websessions.direct.SWEEP_BATCH", 3)
+        monkeypatch.setattr("websessions.sweeper.SWEEP_BATCH", 3)
         store = await bench.store()
         await store.perform(*[bench.insert(store, f"{n}", lasts=10) for n in range(7)])
         await bench.inserted(store, "live")
