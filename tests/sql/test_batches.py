@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import secrets
 from collections.abc import Sequence
@@ -10,12 +11,12 @@ from enum import Enum as PythonEnum
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, DateTime, Enum, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import Column, DateTime, Enum, LargeBinary, MetaData, String, Table, Text, event
 from sqlalchemy.dialects import mysql, postgresql
 
 from tests.fixtures.services import Services
 from tests.fixtures.wire import WireTap
-from tests.sql.drivers import ALL, SQLStore, Way, on_servers, ways
+from tests.sql.drivers import ALL, ASYNC, SQLStore, Way, dispose, on_servers, ways
 from websessions.sid import Key
 from websessions.sql.statements import Statements, _array_literal
 from websessions.sql.table import layout_of
@@ -180,3 +181,29 @@ async def test_a_batch_is_one_statement_whatever_its_size(
             # The last time, nothing is left to be prepared.
             assert [statement.kind for statement in wire.statements] == expected
             assert wire.round_trips == len(expected)
+
+
+@ways(*ASYNC)
+async def test_sixteen_calls_at_once_cost_one_check_out_or_two(
+    way: Way, services: Services
+) -> None:
+    """A read that finds nobody under way goes at once; what comes with it goes together."""
+    engine = way.engine(way.url(services))
+    async with way.open(engine) as face:
+        store = face.store
+        records = await born(store, new_keys(16))
+        pool = getattr(engine, "sync_engine", engine)
+        check_outs: list[object] = []
+        event.listen(pool, "checkout", lambda *of: check_outs.append(of))
+
+        async def at_once(calls: Sequence[Call[Any]]) -> int:
+            check_outs.clear()
+            answers = await asyncio.gather(*[perform(store, [call]) for call in calls])
+            assert all(answer for [answer] in answers)
+            return len(check_outs)
+
+        assert await at_once([Load(record.key) for record in records]) == 2
+        assert await at_once([Touch(record.key, NOW + 3 * DAY) for record in records]) == 1
+        assert await at_once([Replace(r, b'{"n":2}', NOW + 3 * DAY, {}) for r in records]) == 1
+        assert await at_once([Delete(record.key) for record in records]) == 1
+    await dispose(engine)
