@@ -7,8 +7,6 @@ and the async adapters run the same steps (`exchange.py`), so they can not diffe
 from __future__ import annotations
 
 import logging
-import random
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
@@ -19,20 +17,17 @@ from .codec import encode_within
 from .cookie import SessionCookies
 from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
-from .merge import merge
+from .merge import merge, overwrite
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
-from .run import Pause
 from .session import Session, decode_document
 from .settings import SessionSettings
 from .sid import Key, Sid, generated_sid
 from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask
+from .swap import swap_steps
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
 
 log = logging.getLogger("websessions")
-
-CONFLICT_DEADLINE: Final = 5.0
-"""Seconds for which a write that keeps losing to other requests is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +102,7 @@ class RequestSession(ABC):
         self._cookie = CookieAction.NONE
         self._saved = False
         self._failed = False
+        self._outdated = False
         self.responding = False
         self.session = session_type(self, lifecycle.settings.cookie)
         if self._presented is None:
@@ -174,7 +170,7 @@ class RequestSession(ABC):
             raise SessionError("there is nothing to reload: the session is not stored yet")
         if session._intent is not Intent.ABANDON:
             session._intent = Intent.KEEP
-        session._loaded = False
+        session._loaded = self._outdated = False
         session._touched = session._emptied = False
         yield from self.load_steps()
 
@@ -196,7 +192,11 @@ class RequestSession(ABC):
                 self.abandon()
             elif settings.looks_at_every_session and not self.opted_out:
                 yield from self.load_steps()
-            yield from self.settle_steps()
+            if self._gave_way:
+                # save() has told the app, and it answers without its changes.
+                session._sid = self._presented
+            else:
+                yield from self.settle_steps()
         except BaseException:
             self._failed = True
             raise
@@ -213,7 +213,9 @@ class RequestSession(ABC):
         A new session can not be saved any more: nobody has its cookie.
         """
         session = self.session
-        if self._failed or not self.responding or session._intent is Intent.ABANDON:
+        if self._failed or self._gave_way or not self.responding:
+            return
+        if session._intent is Intent.ABANDON:
             return
         if not session._used and not self._changed_from_afar():
             return
@@ -316,54 +318,65 @@ class RequestSession(ABC):
     def _replace_steps(
         self, data: bytes | None, *, moving: bool = False, emptied: bool = False
     ) -> Steps[None]:
-        """Write the session over what was read; where someone else wrote first, merge and retry."""
-        session, seen = self.session, self._record
+        """Write the session over what was read; where someone else wrote first, as the option
+        `on_conflict` says.
+        """
+        session, sid, presented = self.session, self.session._sid, self._presented
         assert data is not None
-        assert seen is not None
-        sid = session._sid
         assert sid is not None
+        assert presented is not None
         new_key = self._store.key(sid) if moving else None
-        give_up = time.monotonic() + CONFLICT_DEADLINE
-        wait = 0.0
-        while True:
-            written = yield from ask(Replace(seen, data, self._expires(), session._values, new_key))
-            if written is not None:
-                self._presented, self._record, self._saved = sid, written, True
-                return
-            if wait:
-                # Before reading, not after: what was read is old soon on a busy session.
-                yield from ask(Pause(random.uniform(0, wait)))  # noqa: S311  jitter is no secret
-            wait = min(2 * wait, 0.25) or 0.001
-            theirs = yield from ask(Load(seen.key))
-            if theirs is None:
-                log.info("a session ended while a request was using it; its changes are dropped")
-                self._row, self._record = Row.ENDED, None
-                return
-            if time.monotonic() > give_up:
-                raise Conflict(
-                    f"other requests kept changing this session for {CONFLICT_DEADLINE:g} s;"
-                    " this request's changes are not saved"
-                )
-            if new_key is not None and theirs == seen:
+        stopped = False
+
+        def write(data: bytes) -> Replace:
+            assert self._record is not None
+            return Replace(self._record, data, self._expires(), session._values, new_key)
+
+        def again(theirs: Record) -> Replace | None:
+            nonlocal stopped
+            if new_key is not None and theirs == self._record:
                 raise ConfigurationError("genid returned an id that is taken")
             if session._intent is Intent.DESTROY:
-                return  # asked for meanwhile, and carried out next
-            data = self._merged(seen, theirs, sid, emptied=emptied)
-            seen = theirs
+                stopped = True  # asked for meanwhile, and carried out next
+                return None
+            return write(self._resolved(theirs, sid, emptied=emptied))
 
-    def _merged(self, base: Record, theirs: Record, sid: Sid, *, emptied: bool) -> bytes:
-        """Make my changes to what they wrote; the session shows the result from here on."""
-        session, codec = self.session, self._store.codec
+        try:
+            written = yield from swap_steps(self._store.key(presented), write(data), again)
+        except Conflict:
+            self._outdated = True
+            raise
+        if written is None:
+            log.info("a session ended while a request was using it; its changes are dropped")
+            self._row, self._record = Row.ENDED, None
+        elif not stopped:
+            self._presented, self._record, self._saved = sid, written, True
+
+    def _resolved(self, theirs: Record, sid: Sid, *, emptied: bool) -> bytes:
+        """What is to be written over theirs; the session shows it from here on."""
+        session, codec, settings = self.session, self._store.codec, self._rules.settings
+        assert self._record is not None
 
         def same(one: Any, other: Any) -> bool:
             return codec.encode({"": one}) == codec.encode({"": other})
 
+        if settings.on_conflict == "error":
+            raise Conflict(
+                "another request has changed this session since it was read;"
+                " this request's changes are not saved"
+            )
         mine = session._document()
         if emptied or session._emptied:
             document = dict(mine)
         else:
-            document = merge(self._decode(base), mine, self._decode(theirs), same)
+            base, other = self._decode(self._record), self._decode(theirs)
+            if settings.on_conflict == "overwrite":
+                document = overwrite(base, mine, other, same)
+            else:
+                document = merge(base, mine, other, same, settings.resolvers)
         session._adopt(session._sid or sid, document)
+        # Together: what comes of this request next counts from what they wrote.
+        self._record = theirs
         return self._encoded()
 
     def _touch_steps(self, asked: bool) -> Steps[None]:
@@ -390,8 +403,14 @@ class RequestSession(ABC):
         if self.session._sid == ended:
             self.session._sid = None
         self._row, self._record, self._presented = Row.UNBORN, None, None
+        self._outdated = False
 
     # Facts
+
+    @property
+    def _gave_way(self) -> bool:
+        """Whether what the handler did can not be saved any more: it lost to another request."""
+        return self._outdated and self.session._intent is not Intent.DESTROY
 
     def _may_have_changed(self) -> bool:
         if not self.session._loaded or self._row is Row.ENDED:

@@ -14,13 +14,11 @@ from typing import Any, Final, Protocol
 from .codec import Codec
 from .errors import CorruptRecord, SessionError
 from .outcome import Intent
-from .settings import CookieSettings, Seconds, as_span
+from .settings import COOKIE_KEY, USER_KEY, CookieSettings, Seconds, as_span
 from .sid import Sid
 from .store import Record
 
 __all__ = ["COOKIE_KEY", "Completed", "Exchange", "Session", "SessionCookie"]
-
-COOKIE_KEY: Final = "$cookie"
 
 _IMMUTABLE: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
@@ -237,14 +235,14 @@ class Session(MutableMapping[str, Any]):
     @property
     def user_id(self) -> Any:
         """The value under the key `user_id`: who is logged in, or None. None logs nobody in."""
-        return self.get("user_id")
+        return self.get(USER_KEY)
 
     @user_id.setter
     def user_id(self, value: Any) -> None:
         if value is None:
-            self.pop("user_id", None)
+            self.pop(USER_KEY, None)
         else:
-            self["user_id"] = value
+            self[USER_KEY] = value
 
     def regenerate(self, *, keep_data: bool = True, privilege: bool = False) -> None:
         """Give the visitor a new session id; the old one is dead as soon as the response begins.
@@ -307,6 +305,9 @@ class Session(MutableMapping[str, Any]):
         Raises:
             SessionError: the session is new, and the response that could have set its cookie has
                 begun already.
+            Conflict: other requests changed the session, and the option `on_conflict` or the
+                deadline had it fail. Nothing of it is saved, not when the response begins either,
+                unless `reload()` came first and the changes were made again.
             StoreError: it could not be saved.
         """
         return self._exchange.save()

@@ -14,6 +14,7 @@ import pytest
 from tests.adapters.kit import SECRET, Boom, Site, Work
 from websessions import (
     ConfigurationError,
+    Conflict,
     CookieSettings,
     CorruptRecord,
     Session,
@@ -21,6 +22,7 @@ from websessions import (
     SessionError,
     Sid,
     StoreUnavailable,
+    resolvers,
 )
 from websessions.cookie import SignedValue
 from websessions.store import Delete, Insert, Load, Replace, Touch
@@ -267,6 +269,71 @@ class AdapterSuite:
 
         await browser.visit(slow)
         assert await browser.read() == {"a": 1, "b": 2, "c": 0}
+
+    async def test_resolvers_add_up_what_both_counted(self, open_site: OpenSite) -> None:
+        site = await open_site(on_conflict={"n": resolvers.add})
+        browser = site.browser()
+        await browser.visit(put(n=1))
+        tab = browser.twin()
+
+        def count(session: Session) -> None:
+            session["n"] += 1
+
+        async def slow(session: Session) -> None:
+            count(session)
+            await tab.visit(count)
+
+        await browser.visit(slow)
+        assert await browser.read() == {"n": 3}
+
+    async def test_overwriting_takes_the_later_save_whole(self, open_site: OpenSite) -> None:
+        site = await open_site(on_conflict="overwrite")
+        browser = site.browser()
+        await browser.visit(put(a=0))
+        tab = browser.twin()
+
+        async def slow(session: Session) -> None:
+            session["a"] = 1
+            await tab.visit(put(b=2))
+
+        await browser.visit(slow)
+        assert await browser.read() == {"a": 1}
+
+    async def test_a_conflict_can_be_caught_where_it_is_saved(self, open_site: OpenSite) -> None:
+        """And what the handler answers then leaves, with nothing of it saved."""
+        site = await open_site(on_conflict="error")
+        browser = site.browser()
+        await browser.visit(put(a=0))
+        tab = browser.twin()
+
+        async def slow(session: Session) -> str:
+            session["a"] = 1
+            await tab.visit(put(b=2))
+            try:
+                await session.save()
+            except Conflict:
+                return "409"
+            return "saved"
+
+        visit = await browser.visit(slow)
+        assert (visit.status, visit.result) == (200, "409")
+        assert await browser.read() == {"a": 0, "b": 2}
+
+    async def test_a_conflict_that_nobody_caught_fails_the_request(
+        self, open_site: OpenSite
+    ) -> None:
+        site = await open_site(on_conflict="error")
+        browser = site.browser()
+        await browser.visit(put(a=0))
+        tab = browser.twin()
+
+        async def slow(session: Session) -> None:
+            session["a"] = 1
+            await tab.visit(put(b=2))
+
+        with pytest.raises(Conflict):
+            await browser.visit(slow)
+        assert await browser.read() == {"a": 0, "b": 2}
 
     async def test_a_logout_while_another_login_goes_on_does_not_clear_the_new_cookie(
         self, open_site: OpenSite

@@ -25,8 +25,9 @@ from websessions import (
     SessionSettings,
     SessionTooLarge,
     StoreUnavailable,
+    resolvers,
+    swap,
 )
-from websessions import lifecycle as lifecycle_module
 from websessions.codec import Codec
 from websessions.cookie import SignedValue
 from websessions.lifecycle import Finished, Lifecycle, RequestSession
@@ -500,12 +501,143 @@ class TestConflicts:
         assert made[0].new_key is None
         assert codec.decode(made[-1].data) == {"old": 1, "theirs": 1, "new": 1}
 
+    def test_after_a_try_that_failed_the_next_save_counts_from_what_they_wrote(self) -> None:
+        """A resolver that adds must not add twice because the database failed in between."""
+        exchange = loaded({"n": 0}, on_conflict={"n": resolvers.add})
+        exchange.session["n"] = 1
+        with pytest.raises(StoreUnavailable):
+            play(
+                exchange.settle_steps(),
+                (Replace, None),
+                (Load, record({"n": 10}, version=2)),
+                (Replace, StoreUnavailable("gone")),
+            )
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"n": 100}, version=3)),
+            (Replace, replaced),
+        )
+        assert codec.decode(made[-1].data) == {"n": 101}
+
     def test_it_gives_up_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lifecycle_module, "CONFLICT_DEADLINE", -1.0)
+        monkeypatch.setattr(swap, "CONFLICT_DEADLINE", -1.0)
         exchange = loaded({})
         exchange.session["a"] = 1
         with pytest.raises(Conflict, match="not saved"):
             ended(exchange, (Replace, None), (Load, record({"b": 1}, version=2)))
+
+
+class TestPolicies:
+    """The option `on_conflict`."""
+
+    def test_resolvers_decide_about_their_keys(self) -> None:
+        exchange = loaded({"n": 1, "other": 0}, on_conflict={"n": resolvers.add})
+        exchange.session.update(n=2, other=1)
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"n": 5, "other": 9}, version=2)),
+            (Replace, None),
+            (Load, record({"n": 7, "other": 9}, version=3)),
+            (Replace, replaced),
+        )
+        assert codec.decode(made[-1].data) == {"n": 8, "other": 1}
+        assert dict(exchange.session) == {"n": 8, "other": 1}
+
+    def test_a_resolver_that_fails_fails_the_request_and_stores_nothing(self) -> None:
+        exchange = loaded({"n": 1}, on_conflict={"n": resolvers.add})
+        exchange.session["n"] = 2
+        with pytest.raises(Conflict, match="'n'"):
+            ended(exchange, (Replace, None), (Load, record({"n": "one"}, version=2)))
+        assert ended(exchange) == (Finished(None, vary=True), [])
+
+    def test_what_a_resolver_returns_has_to_be_storable(self) -> None:
+        exchange = loaded({"n": 1}, on_conflict={"n": lambda *_: object()})
+        exchange.session["n"] = 2
+        with pytest.raises(SessionEncodingError, match="at n "):
+            ended(exchange, (Replace, None), (Load, record({"n": 3}, version=2)))
+
+    def test_overwrite_is_the_whole_of_mine(self) -> None:
+        exchange = loaded({"a": 0, "b": 0}, on_conflict="overwrite")
+        exchange.session["a"] = 1
+        theirs = record({"b": 2, "c": 2, "$cookie": {"max_age": 60}}, version=2)
+        _, made = ended(exchange, (Replace, None), (Load, theirs), (Replace, replaced))
+        assert made[-1].seen == theirs
+        assert codec.decode(made[-1].data) == {"a": 1, "b": 0}
+        assert made[-1].expires == NOW + DAY
+
+    def test_it_revives_nothing(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="overwrite")
+        exchange.session["a"] = 1
+        finished, _ = ended(exchange, (Replace, None), (Load, None))
+        assert finished.cookie is None
+
+    def test_error_is_a_conflict_at_once(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session["a"] = 1
+        with pytest.raises(Conflict, match="another request has changed"):
+            ended(exchange, (Replace, None), (Load, record({"b": 2}, version=2)))
+
+    def test_error_is_none_where_the_session_has_ended(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session["a"] = 1
+        ended(exchange, (Replace, None), (Load, None))
+
+    def conflicted(self) -> ByHand:
+        """A request that saved by hand, lost, and caught the error."""
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session["a"] = 1
+        with pytest.raises(Conflict):
+            play(
+                exchange.settle_steps(),
+                (Replace, None),
+                (Load, record({"a": 0, "b": 2}, version=2)),
+            )
+        return exchange
+
+    def test_who_caught_it_answers_without_the_changes(self) -> None:
+        """Or else the answer, a 409, would fail by the same conflict."""
+        exchange = self.conflicted()
+        assert ended(exchange) == (Finished(None, vary=True), [])
+        exchange.session["late"] = 1
+        play(exchange.close_steps())
+
+    def test_to_save_again_is_to_lose_again(self) -> None:
+        exchange = self.conflicted()
+        with pytest.raises(Conflict):
+            play(exchange.settle_steps(), (Replace, None), (Load, record({}, version=3)))
+
+    def test_after_a_reload_the_change_can_be_made_again(self) -> None:
+        exchange = self.conflicted()
+        play(exchange.reload_steps(), (Load, record({"a": 0, "b": 2}, version=2)))
+        assert dict(exchange.session) == {"a": 0, "b": 2}
+        exchange.session["a"] = 1
+        _, made = ended(exchange, (Replace, replaced))
+        assert codec.decode(made[0].data) == {"a": 1, "b": 2}
+
+    def test_a_logout_is_carried_out_all_the_same(self) -> None:
+        exchange = self.conflicted()
+        exchange.session.destroy()
+        finished, _ = ended(exchange, (Delete, True))
+        assert finished.cookie is not None
+        assert finished.cookie.startswith("sid=;")
+
+    def test_a_session_that_was_stored_before_keeps_its_cookie(self) -> None:
+        """And the cookie has the id that the row has, not one that it was to move to."""
+        exchange = request(on_conflict="error")
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Insert, inserted))
+        sid = exchange.session.id.value
+        exchange.session.regenerate()
+        with pytest.raises(Conflict):
+            play(
+                exchange.settle_steps(),
+                (Replace, None),
+                (Load, record({}, version=2, key=Sid(sid).digest())),
+            )
+        finished, _ = ended(exchange)
+        assert cookie_sid(finished) == sid
 
 
 class TestLostAnswers:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from websessions import ConfigurationError, CookieSettings, SessionSettings
+from websessions import ConfigurationError, CookieSettings, SessionSettings, resolvers
 from websessions.settings import as_span
 
 SECRET = "a long and random secret"
@@ -154,6 +154,13 @@ class TestSession:
             ({"exclude": 7}, "exclude"),
             ({"load": "lazy"}, "load is 'eager' or 'on_demand'"),
             ({"on_corrupt": "ignore"}, "on_corrupt is 'new' or 'error'"),
+            ({"on_conflict": "retry"}, "on_conflict is 'merge', 'overwrite', 'error' or a dict"),
+            ({"on_conflict": None}, "on_conflict is .* not None"),
+            ({"on_conflict": resolvers.add}, "on_conflict is"),
+            ({"on_conflict": {"n": "add"}}, "the resolver of 'n' is a function"),
+            ({"on_conflict": {7: resolvers.add}}, "session keys are strings, not 7"),
+            ({"on_conflict": {"user_id": resolvers.latest}}, "'user_id' takes no resolver"),
+            ({"on_conflict": {"$cookie": resolvers.latest}}, "'\\$cookie' takes no resolver"),
         ],
         ids=repr,
     )
@@ -203,6 +210,14 @@ class TestSession:
 
     def test_a_short_old_secret_may_verify_until_it_is_gone(self) -> None:
         settings(secret=[SECRET, "short"])
+
+    def test_resolvers_are_taken_as_they_are_given(self) -> None:
+        """Whatever becomes of the dict afterwards."""
+        given = {"n": resolvers.add}
+        made = settings(on_conflict=given)
+        given["n"] = resolvers.max
+        assert made.resolvers == {"n": resolvers.add}
+        assert settings().resolvers == settings(on_conflict="overwrite").resolvers == {}
 
     def test_settings_are_values(self) -> None:
         assert settings() == settings()
