@@ -20,7 +20,7 @@ from .expiry import expires_at, touch_is_due
 from .merge import merge, overwrite
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
 from .session import Session, decode_document
-from .settings import SessionSettings
+from .settings import USER_KEY, SessionSettings
 from .sid import Key, Sid, generated_sid
 from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask
 from .swap import swap_steps
@@ -161,7 +161,7 @@ class RequestSession(ABC):
             self._row = Row.UNBORN
             self.session._begin()
         else:
-            self._row, self._record = Row.LIVE, record
+            self._found(record)
 
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
@@ -219,10 +219,10 @@ class RequestSession(ABC):
             return
         if not session._used and not self._changed_from_afar():
             return
-        if session._intent is Intent.REGENERATE:
+        if session._intent in (Intent.REGENERATE, Intent.PRIVILEGE):
             # The handshake of a WebSocket was refused: the new id has no cookie to travel in.
             session._intent, session._sid = Intent.KEEP, self._presented
-        if session._intent is Intent.DESTROY and self._row in (Row.UNREAD, Row.LIVE):
+        if session._intent is Intent.DESTROY and (self._row is Row.UNREAD or self._row.is_read):
             yield from self._delete_steps()
         if self._row is not Row.UNBORN:
             yield from self.settle_steps()
@@ -249,9 +249,11 @@ class RequestSession(ABC):
 
     def _carry_out(self) -> Steps[None]:
         session, settings = self.session, self._rules.settings
+        self._end_grace()
         data = self._encoded() if self._may_have_changed() else None
         changed = self._has_changed(data)
-        intent, touched = session._intent, session._touched
+        touched = session._touched
+        intent = Intent.PRIVILEGE if self._user_changes() else session._intent
         save = saving(
             self._row,
             intent,
@@ -266,6 +268,8 @@ class RequestSession(ABC):
         # Settled from here on: the handler may go on meanwhile, and ask for more.
         if intent is not Intent.ABANDON:
             session._intent = Intent.KEEP
+        if action in _KEEPS_ITS_KEY:
+            session._sid = self._presented
         session._touched = session._emptied = session._written = False
         match action:
             case StoreAction.INSERT if not self._cookie_can_be_set():
@@ -277,7 +281,9 @@ class RequestSession(ABC):
             case StoreAction.REPLACE:
                 yield from self._replace_steps(data, emptied=emptied)
             case StoreAction.MOVE:
-                yield from self._replace_steps(data, moving=True, emptied=emptied)
+                yield from self._replace_steps(data, emptied=emptied, moving=settings.grace)
+            case StoreAction.PROMOTE:
+                yield from self._replace_steps(data, emptied=emptied, moving=timedelta(0))
             case StoreAction.DELETE:
                 yield from self._delete_steps()
             case StoreAction.RENEW:
@@ -289,8 +295,9 @@ class RequestSession(ABC):
                     cookie = CookieAction.NONE
             case StoreAction.NOTHING:
                 pass
-        if self._row is Row.ENDED:
-            cookie = CookieAction.NONE
+        if self._row in (Row.ENDED, Row.GRACED):
+            # One that was to be sent since an earlier save is worth nothing any more, either.
+            self._cookie = cookie = CookieAction.NONE
         cookie = cookie_action(
             cookie,
             changed=changed or touched,
@@ -310,36 +317,50 @@ class RequestSession(ABC):
             )
             if record is not None:
                 session._sid = self._presented = sid
-                self._row, self._record, self._saved = Row.LIVE, record, True
+                self._found(record)
+                self._saved = True
                 return
             session._sid = None
         raise ConfigurationError("genid returned an id that is taken, three times in a row")
 
     def _replace_steps(
-        self, data: bytes | None, *, moving: bool = False, emptied: bool = False
+        self, data: bytes | None, *, emptied: bool, moving: timedelta | None = None
     ) -> Steps[None]:
         """Write the session over what was read; where someone else wrote first, as the option
         `on_conflict` says.
+
+        Args:
+            data: what is to be written.
+            emptied: what others wrote is dropped.
+            moving: the session's new id is its own from here on, and the old one has this grace.
         """
         session, sid, presented = self.session, self.session._sid, self._presented
         assert data is not None
         assert sid is not None
         assert presented is not None
-        new_key = self._store.key(sid) if moving else None
+        new_key = None if moving is None else self._store.key(sid)
         stopped = False
 
         def write(data: bytes) -> Replace:
             assert self._record is not None
-            return Replace(self._record, data, self._expires(), session._values, new_key)
+            grace_until = self._store.clock() + moving if moving else None
+            return Replace(
+                self._record, data, self._expires(), session._values, new_key, grace_until
+            )
 
         def again(theirs: Record) -> Replace | None:
-            nonlocal stopped
+            nonlocal new_key, moving, sid, stopped
             if new_key is not None and theirs == self._record:
                 raise ConfigurationError("genid returned an id that is taken")
             if session._intent is Intent.DESTROY:
                 stopped = True  # asked for meanwhile, and carried out next
                 return None
-            return write(self._resolved(theirs, sid, emptied=emptied))
+            if moving and theirs.grace_until is not None:
+                # Two requests regenerate at once: the first has done it for both.
+                if session._sid == sid:
+                    session._sid = presented
+                new_key, moving, sid = None, None, presented
+            return write(self._resolved(theirs, emptied=emptied))
 
         try:
             written = yield from swap_steps(self._store.key(presented), write(data), again)
@@ -349,18 +370,16 @@ class RequestSession(ABC):
         if written is None:
             log.info("a session ended while a request was using it; its changes are dropped")
             self._row, self._record = Row.ENDED, None
-        elif not stopped:
-            self._presented, self._record, self._saved = sid, written, True
+            return
+        self._found(written)
+        if not stopped:
+            self._presented, self._saved = sid, True
 
-    def _resolved(self, theirs: Record, sid: Sid, *, emptied: bool) -> bytes:
+    def _resolved(self, theirs: Record, *, emptied: bool) -> bytes:
         """What is to be written over theirs; the session shows it from here on."""
-        session, codec, settings = self.session, self._store.codec, self._rules.settings
+        session, settings = self.session, self._rules.settings
         assert self._record is not None
-
-        def same(one: Any, other: Any) -> bool:
-            return codec.encode({"": one}) == codec.encode({"": other})
-
-        if settings.on_conflict == "error":
+        if settings.on_conflict == "error" and theirs.data != self._record.data:
             raise Conflict(
                 "another request has changed this session since it was read;"
                 " this request's changes are not saved"
@@ -371,12 +390,13 @@ class RequestSession(ABC):
         else:
             base, other = self._decode(self._record), self._decode(theirs)
             if settings.on_conflict == "overwrite":
-                document = overwrite(base, mine, other, same)
+                document = overwrite(base, mine, other, self._is_same)
             else:
-                document = merge(base, mine, other, same, settings.resolvers)
-        session._adopt(session._sid or sid, document)
+                document = merge(base, mine, other, self._is_same, settings.resolvers)
+        assert session._sid is not None
+        session._adopt(session._sid, document)
         # Together: what comes of this request next counts from what they wrote.
-        self._record = theirs
+        self._found(theirs)
         return self._encoded()
 
     def _touch_steps(self, asked: bool) -> Steps[None]:
@@ -407,6 +427,26 @@ class RequestSession(ABC):
 
     # Facts
 
+    def _found(self, record: Record) -> None:
+        """This is what is stored."""
+        self._record = record
+        self._row = Row.LIVE if record.grace_until is None else Row.GRACED
+
+    def _end_grace(self) -> None:
+        """What was found by its previous id is gone for it when its grace is over."""
+        until = None if self._record is None else self._record.grace_until
+        if until is not None and until <= self._store.clock():
+            self._row, self._record = Row.ENDED, None
+
+    def _user_changes(self) -> bool:
+        """Whether a session that gets a new id becomes somebody else's: a change of privilege,
+        whether the handler says so or not.
+        """
+        if self.session._intent is not Intent.REGENERATE or self._record is None:
+            return False
+        before = self._decode(self._record).get(USER_KEY)
+        return not self._is_same(before, self.session._values.get(USER_KEY))
+
     @property
     def _gave_way(self) -> bool:
         """Whether what the handler did can not be saved any more: it lost to another request."""
@@ -415,7 +455,7 @@ class RequestSession(ABC):
     def _may_have_changed(self) -> bool:
         if not self.session._loaded or self._row is Row.ENDED:
             return False
-        if self._row is Row.LIVE and self.session._intent is not Intent.DESTROY:
+        if self._row.is_read and self.session._intent is not Intent.DESTROY:
             return self.session._written or self.session._lent
         return bool(self.session._values)
 
@@ -426,7 +466,7 @@ class RequestSession(ABC):
 
     def _changed_from_afar(self) -> bool:
         """Whether a list or dict that the handler took out of the session before has changed."""
-        lent = self.session._lent and self._row is Row.LIVE
+        lent = self.session._lent and self._row.is_read
         return lent and self._has_changed(self._encoded())
 
     def _has_changed(self, data: bytes | None) -> bool:
@@ -477,7 +517,17 @@ class RequestSession(ABC):
     def _decode(self, record: Record) -> dict[str, Any]:
         return decode_document(self._store.codec, record)[0]
 
+    def _is_same(self, one: Any, other: Any) -> bool:
+        """Whether two values are the same in a session, where 1 is not True."""
+        encode = self._store.codec.encode
+        return encode({"": one}) == encode({"": other})
+
 
 _WRITES: Final = frozenset(
-    {StoreAction.INSERT, StoreAction.REPLACE, StoreAction.MOVE, StoreAction.RENEW}
+    {
+        *(StoreAction.INSERT, StoreAction.REPLACE, StoreAction.RENEW),
+        *(StoreAction.MOVE, StoreAction.PROMOTE),
+    }
 )
+
+_KEEPS_ITS_KEY: Final = frozenset({StoreAction.REPLACE, StoreAction.TOUCH})

@@ -29,6 +29,9 @@ COOKIE_KEY: Final = "$cookie"
 USER_KEY: Final = "user_id"
 """The key that says who is logged in."""
 
+LONGEST_GRACE: Final = timedelta(seconds=10)
+"""The most that `regenerate_grace` may be."""
+
 Seconds: TypeAlias = int | float
 
 OnConflict: TypeAlias = Literal["merge", "overwrite", "error"] | Mapping[str, Resolver]
@@ -49,6 +52,7 @@ class OptionalSessionOptions(TypedDict, total=False):
     load: Literal["eager", "on_demand"]
     on_corrupt: Literal["new", "error"]
     on_conflict: OnConflict
+    regenerate_grace: timedelta | Seconds
 
 
 class SessionOptions(OptionalSessionOptions):
@@ -217,6 +221,9 @@ class SessionSettings:
             later wins. "overwrite": all of it wins. "error": it fails with `Conflict`. A dict of
             keys and resolvers (`websessions.resolvers`): merge, and they decide about their keys.
             A session that has ended stays ended with each of them.
+        regenerate_grace: how long the old id still finds a session that `regenerate()` gave a new
+            one, for requests that are under way; a timedelta or seconds, at most 10, or 0 for not
+            at all. None is given at a change of privilege, nor by a table without the columns.
 
     Raises:
         ConfigurationError: a value that can not work.
@@ -234,6 +241,7 @@ class SessionSettings:
     load: Literal["eager", "on_demand"] = "eager"
     on_corrupt: Literal["new", "error"] = "new"
     on_conflict: OnConflict = "merge"
+    regenerate_grace: timedelta | Seconds = 5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", _secrets(self.secret))
@@ -262,6 +270,13 @@ class SessionSettings:
                 raise ConfigurationError(f"exclude takes paths that begin with '/', not {prefix!r}")
         object.__setattr__(self, "exclude", exclude)
         object.__setattr__(self, "on_conflict", _policy(self.on_conflict))
+        grace = as_span(self.regenerate_grace, "regenerate_grace")
+        if grace > LONGEST_GRACE:
+            raise ConfigurationError(
+                f"regenerate_grace is at most {LONGEST_GRACE.total_seconds():g} seconds, not"
+                f" {self.regenerate_grace!r}: it is for requests that are under way"
+            )
+        object.__setattr__(self, "regenerate_grace", grace)
 
     def excludes(self, path: str) -> bool:
         """Whether `path` is one that opted out of sessions, or lies below one.
@@ -287,6 +302,11 @@ class SessionSettings:
     def secrets(self) -> tuple[bytes, ...]:
         """The secrets as bytes, the signing one first."""
         return cast("tuple[bytes, ...]", self.secret)
+
+    @property
+    def grace(self) -> timedelta:
+        """`regenerate_grace` as a timedelta."""
+        return cast("timedelta", self.regenerate_grace)
 
     @property
     def resolvers(self) -> Mapping[str, Resolver]:

@@ -148,7 +148,7 @@ def inserted(call: Insert) -> Record:
 
 
 def replaced(call: Replace) -> Record:
-    return Record(call.new_key or call.seen.key, call.data, call.expires, 9)
+    return call.written()
 
 
 def loaded(data: dict[str, Any], **options: Any) -> ByHand:
@@ -812,6 +812,160 @@ class TestRegenerating:
         _, [replace] = play(exchange.close_steps(), (Replace, replaced))
         assert replace.new_key is None
         assert exchange.session.id == SID
+
+
+GRACE = timedelta(seconds=5)
+MOVED = Sid("b" * 43).digest()
+
+
+def moved(data: dict[str, Any], version: int = 2, until: datetime = NOW + GRACE) -> Record:
+    """The record under the new key that another request gave it, found by the old one."""
+    found = record(data, version, key=MOVED)
+    return Record(found.key, found.data, found.expires, found.version, until)
+
+
+def loaded_in_grace(data: dict[str, Any], **options: Any) -> ByHand:
+    exchange = request(SID, **options)
+    play(exchange.load_steps(), (Load, moved(data)))
+    return exchange
+
+
+class TestGrace:
+    """What a new id means to requests that are under way with the old one."""
+
+    def test_a_regenerated_id_has_it(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.regenerate()
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until == NOW + GRACE
+
+    def test_it_is_an_option(self) -> None:
+        for seconds, until in ((2, NOW + timedelta(seconds=2)), (0, None)):
+            exchange = loaded({"a": 1}, regenerate_grace=seconds)
+            exchange.session.regenerate()
+            _, [replace] = ended(exchange, (Replace, replaced))
+            assert replace.grace_until == until
+
+    @pytest.mark.parametrize("how", ["said", "said second", "user_id", "logout", "emptied"])
+    def test_not_at_a_change_of_privilege(self, how: str) -> None:
+        """Whether the handler says so, or it is plain from who is logged in or what is left."""
+        exchange = loaded({"user_id": 7, "cart": [1]})
+        session = exchange.session
+        if how == "said second":
+            session.regenerate()
+        session.regenerate(privilege="said" in how, keep_data=how != "emptied")
+        if how == "user_id":
+            session.user_id = 8
+        if how == "logout":
+            session.user_id = None
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+        assert replace.new_key == Sid(cookie_sid(finished)).digest()
+
+    def test_once_said_privilege_is_not_taken_back(self) -> None:
+        exchange = loaded({})
+        exchange.session.regenerate(privilege=True)
+        exchange.session.regenerate()
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+
+    def test_a_write_under_the_old_id_is_merged_and_sends_no_cookie(self) -> None:
+        """That would be the old one, and overwrite the new one in the browser."""
+        exchange = loaded({"a": 0}, cookie={"max_age": 60}, rolling=True)
+        exchange.session["a"] = 1
+        finished, made = ended(
+            exchange, (Replace, None), (Load, moved({"a": 0, "b": 2})), (Replace, replaced)
+        )
+        assert made[1].key == KEY
+        assert made[2].seen.key == MOVED
+        assert codec.decode(made[2].data) == {"a": 1, "b": 2}
+        assert finished.cookie is None
+
+    def test_so_is_one_of_a_request_that_came_later(self) -> None:
+        exchange = loaded_in_grace({"a": 0}, cookie={"max_age": 60}, rolling=True)
+        assert exchange.session.id == SID
+        assert not exchange.session.is_new
+        exchange.session["a"] = 1
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert (replace.seen.key, replace.new_key) == (MOVED, None)
+        assert finished.cookie is None
+
+    def test_where_only_the_id_has_changed_there_is_no_conflict(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session["a"] = 1
+        ended(exchange, (Replace, None), (Load, moved({"a": 0})), (Replace, replaced))
+
+    def test_its_conflicts_are_read_by_the_old_id_again(self) -> None:
+        """Which may be dead by then: the new one is none of this request's business."""
+        exchange = loaded_in_grace({"a": 0})
+        exchange.session["a"] = 1
+        finished, made = ended(exchange, (Replace, None), (Load, None))
+        assert made[1].key == KEY
+        assert finished.cookie is None
+
+    def test_of_two_that_regenerate_at_once_the_first_counts(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session.regenerate()
+        exchange.session["a"] = 1
+        finished, made = ended(
+            exchange, (Replace, None), (Load, moved({"a": 0})), (Replace, replaced)
+        )
+        assert made[2].new_key is None
+        assert codec.decode(made[2].data) == {"a": 1}
+        assert finished.cookie is None
+        assert exchange.session.id == SID
+
+    def test_one_that_begins_in_the_grace_has_been_given_its_new_id_already(self) -> None:
+        exchange = loaded_in_grace({"a": 0})
+        exchange.session.regenerate()
+        assert ended(exchange) == (Finished(None, vary=True), [])
+        assert exchange.session.id == SID
+
+    @pytest.mark.parametrize("early", [True, False])
+    def test_a_login_moves_on_and_leaves_no_old_id(self, early: bool) -> None:
+        exchange = loaded({}) if early else loaded_in_grace({})
+        exchange.session.regenerate(privilege=True)
+        conflict = [(Replace, None), (Load, moved({}))] if early else []
+        finished, made = ended(exchange, *conflict, (Replace, replaced))
+        assert made[-1].seen.key == MOVED
+        assert made[-1].new_key == Sid(cookie_sid(finished)).digest()
+        assert made[-1].grace_until is None
+
+    def test_when_it_is_over_what_was_under_way_is_dropped(self) -> None:
+        """A socket may have read the session by the old id long ago."""
+        rules = Rules()
+        exchange = loaded_in_grace({"a": 0}, rules=rules, rolling=True)
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Replace, replaced))
+        rules.now += GRACE
+        exchange.session["a"] = 2
+        finished, made = ended(exchange)
+        assert (finished.cookie, made) == (None, [])
+
+    def test_a_touch_is_of_the_row_where_it_is_now(self) -> None:
+        rules = Rules()
+        exchange = loaded_in_grace({"a": 0}, rules=rules)
+        rules.now += timedelta(seconds=1)
+        exchange.session.touch()
+        _, [touch] = ended(exchange, (Touch, True))
+        assert touch.key == MOVED
+
+    def test_a_logout_is_one(self) -> None:
+        exchange = loaded_in_grace({"a": 0})
+        exchange.session.destroy()
+        finished, [delete] = ended(exchange, (Delete, True))
+        assert delete.key == KEY
+        assert finished.cookie is not None
+        assert finished.cookie.startswith("sid=;")
+
+    def test_a_cookie_from_an_early_save_is_not_sent_when_the_id_has_moved_on(self) -> None:
+        """It would overwrite a better one: that of a login in another tab."""
+        exchange = loaded({"a": 0})
+        exchange.session.regenerate()
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session["a"] = 1
+        finished, _ = ended(exchange, (Replace, None), (Load, None))
+        assert finished.cookie is None
 
 
 class TestDestroying:

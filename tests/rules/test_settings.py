@@ -161,6 +161,10 @@ class TestSession:
             ({"on_conflict": {7: resolvers.add}}, "session keys are strings, not 7"),
             ({"on_conflict": {"user_id": resolvers.latest}}, "'user_id' takes no resolver"),
             ({"on_conflict": {"$cookie": resolvers.latest}}, "'\\$cookie' takes no resolver"),
+            ({"regenerate_grace": 11}, "regenerate_grace is at most 10 seconds, not 11"),
+            ({"regenerate_grace": -1}, "regenerate_grace"),
+            ({"regenerate_grace": None}, "regenerate_grace"),
+            ({"regenerate_grace": timedelta(minutes=1)}, "regenerate_grace"),
         ],
         ids=repr,
     )
@@ -218,6 +222,11 @@ class TestSession:
         given["n"] = resolvers.max
         assert made.resolvers == {"n": resolvers.add}
         assert settings().resolvers == settings(on_conflict="overwrite").resolvers == {}
+
+    def test_a_grace_is_seconds_or_a_span(self) -> None:
+        assert settings().grace == timedelta(seconds=5)
+        assert settings(regenerate_grace=0).grace == timedelta(0)
+        assert settings(regenerate_grace=timedelta(seconds=10)).grace == timedelta(seconds=10)
 
     def test_settings_are_values(self) -> None:
         assert settings() == settings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -74,6 +75,23 @@ def test_what_ends_meanwhile_stays_ended(store: MemoryStore) -> None:
     steps = store._update_steps(SID, lambda session: session.update(n=2))
     assert play(steps, store, before) is None
     assert store.length() == 0
+
+
+@pytest.mark.parametrize("privilege", [False, True])
+def test_an_update_by_an_old_id_is_made_in_its_grace(store: MemoryStore, privilege: bool) -> None:
+    """And not at all after a login."""
+    new = Sid("b" * 43)
+
+    def before(call: Call[Any]) -> None:
+        if isinstance(call, Replace) and call.seen.key == SID.digest():
+            until = None if privilege else store.clock() + timedelta(minutes=1)
+            store.perform(
+                (Replace(call.seen, call.seen.data, call.seen.expires, {}, new.digest(), until),)
+            )
+
+    steps = store._update_steps(SID, lambda session: session.update(n=2))
+    assert play(steps, store, before) == (None if privilege else {"n": 2})
+    assert store.get(new) == {"n": 1 if privilege else 2}
 
 
 def test_what_they_did_need_not_be_done_again(store: MemoryStore) -> None:

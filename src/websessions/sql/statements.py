@@ -23,6 +23,7 @@ from sqlalchemy import (
     LargeBinary,
     Numeric,
     Uuid,
+    and_,
     any_,
     bindparam,
     case,
@@ -42,7 +43,7 @@ from sqlalchemy.types import String, TypeDecorator, TypeEngine
 from ..sid import Key
 from .table import Layout
 
-__all__ = ["SWEEP_KEYS", "Statement", "Statements"]
+__all__ = ["SWEEP_KEYS", "Lookup", "Statement", "Statements"]
 
 SWEEP_KEYS: Final = 500
 """How many keys the sweeper's statements take; fewer are padded."""
@@ -132,6 +133,47 @@ def _bind_processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], 
     return kind.dialect_impl(dialect).bind_processor(dialect)
 
 
+class Lookup:
+    """The statements that find records by one column."""
+
+    def __init__(
+        self, statements: Statements, column: Column[Any], columns: Sequence[Any], where: Any
+    ) -> None:
+        self._statements = statements
+        self._column = column
+        self._columns = columns
+        self._where = where
+        self._lists: dict[int, Statement] = {}
+
+    @cached_property
+    def one(self) -> Statement:
+        return self._compiled(self._column == _parameter("key", self._column.type))
+
+    def many(self, keys: Sequence[Any]) -> tuple[Statement, dict[str, Any]]:
+        """The statement that finds all of these keys, and the keys as it takes them."""
+        if len(keys) == 1:
+            return self.one, {"p_key": keys[0]}
+        if self._statements.takes_batches:
+            return self._array, {"p_key": keys}
+        # A parameter a key. A few statements of fixed sizes are prepared once; a key that is
+        # asked for twice is found once.
+        size = 1 << (len(keys) - 1).bit_length()
+        if size not in self._lists:
+            names = [f"key_{n}" for n in range(size)]
+            asked = [_parameter(name, self._column.type) for name in names]
+            self._lists[size] = self._compiled(self._column.in_(asked))
+        padded = [*keys, *[keys[-1]] * (size - len(keys))]
+        return self._lists[size], {f"p_key_{n}": key for n, key in enumerate(padded)}
+
+    @cached_property
+    def _array(self) -> Statement:
+        return self._compiled(_is_any(self._column))
+
+    def _compiled(self, found: Any) -> Statement:
+        clause = select(*self._columns).where(found, self._where)
+        return Statement(clause, self._statements.dialect, self._columns)
+
+
 class Statements:
     """Every statement of one table on one dialect, each compiled at its first use.
 
@@ -143,6 +185,8 @@ class Statements:
         self.dialect = dialect
         self.key_out, self.key_in = _key_conversion(layout.sid.type)
         self.data_out, self.data_in = _data_conversion(layout.data.type)
+        if layout.previous_key is not None:
+            self.previous_out, self.previous_in = _key_conversion(layout.previous_key.type)
         self._zoned = {
             column.key: _keeps_zone(column.type, dialect)
             for column in layout.table.c
@@ -161,7 +205,6 @@ class Statements:
         self._inserts: dict[frozenset[str], Statement] = {}
         self._insert_batches: dict[frozenset[str], Statement] = {}
         self._puts: dict[frozenset[str], Statement] = {}
-        self._load_lists: dict[int, Statement] = {}
 
     def moment(self, moment: datetime, column: Column[Any] | None = None) -> datetime:
         """An aware moment as a column takes it: naive UTC where it has no zone."""
@@ -176,10 +219,17 @@ class Statements:
     # One record
 
     @cached_property
-    def load(self) -> Statement:
-        return self._compiled(
-            select(*self._columns).where(self._is_it, self._is_live), self._columns
-        )
+    def load(self) -> Lookup:
+        return Lookup(self, self.layout.sid, self._columns, self._is_live)
+
+    @cached_property
+    def load_previous(self) -> Lookup:
+        """What `load` did not find: by the previous key, in its grace. Each row has those behind
+        its record.
+        """
+        key, until = self._previous
+        in_grace = until > _parameter("graced", until.type)
+        return Lookup(self, key, [*self._columns, key, until], and_(self._is_live, in_grace))
 
     @cached_property
     def exists(self) -> Statement:
@@ -234,9 +284,20 @@ class Statements:
     @cached_property
     def move(self) -> Statement:
         """Replace, and put the row under a new key."""
-        sid = self.layout.sid
+        layout, given = self.layout, {"new_key": self.layout.sid}
+        if layout.previous_key is not None and layout.previous_until is not None:
+            given |= {"previous_key": layout.previous_key, "previous_until": layout.previous_until}
+        values = {column.key: _parameter(name, column.type) for name, column in given.items()}
+        return self._compiled(self._replace(_parameter).values(values))
+
+    @cached_property
+    def delete_previous(self) -> Statement:
+        """Delete the row that has this previous key, in its grace."""
+        key, until = self._previous
         return self._compiled(
-            self._replace(_parameter).values({sid.key: _parameter("new_key", sid.type)})
+            delete(self.layout.table).where(
+                key == _parameter("key", key.type), until > _parameter("graced", until.type)
+            )
         )
 
     @cached_property
@@ -254,29 +315,6 @@ class Statements:
     # The same for a batch of records: one statement. Those that write return the keys of the
     # records that they were true for; they need arrays, which PostgreSQL has.
 
-    def load_batch(self, keys: Sequence[Any]) -> tuple[Statement, dict[str, Any]]:
-        """The statement that loads these keys, and the keys as it takes them."""
-        if self.takes_batches:
-            return self._load_array, {"p_key": keys}
-        # A parameter a key. A few statements of fixed sizes are prepared once; a key that is
-        # asked for twice is found once.
-        size = 1 << (len(keys) - 1).bit_length()
-        if size not in self._load_lists:
-            names = [f"key_{n}" for n in range(size)]
-            asked = [_parameter(name, self.layout.sid.type) for name in names]
-            self._load_lists[size] = self._compiled(
-                select(*self._columns).where(self.layout.sid.in_(asked), self._is_live),
-                self._columns,
-            )
-        padded = [*keys, *[keys[-1]] * (size - len(keys))]
-        return self._load_lists[size], {f"p_key_{n}": key for n, key in enumerate(padded)}
-
-    @cached_property
-    def _load_array(self) -> Statement:
-        return self._compiled(
-            select(*self._columns).where(self._is_any, self._is_live), self._columns
-        )
-
     @cached_property
     def replace_batch(self) -> Statement:
         return self._batch(self._replace)
@@ -292,7 +330,7 @@ class Statements:
     @cached_property
     def delete_batch(self) -> Statement:
         sid = self.layout.sid
-        return self._compiled(delete(self.layout.table).where(self._is_any).returning(sid), [sid])
+        return self._compiled(delete(self.layout.table).where(_is_any(sid)).returning(sid), [sid])
 
     def insert_batch(self, columns: Collection[str]) -> Statement:
         """Insert rows that all have exactly these columns, those whose keys are taken excepted."""
@@ -324,16 +362,18 @@ class Statements:
             for column in self.layout.table.c
         )
 
+    @property
+    def _previous(self) -> tuple[Column[Any], Column[Any]]:
+        key, until = self.layout.previous_key, self.layout.previous_until
+        assert key is not None
+        assert until is not None
+        return key, until
+
     def _batch(self, build: Callable[[Given], Any]) -> Statement:
         sid, rows = self.layout.sid, _Rows()
         build(rows)
         table = rows.table()
         return self._compiled(build(lambda name, _: table.c[name]).returning(sid), [sid])
-
-    @property
-    def _is_any(self) -> Any:
-        sid = self.layout.sid
-        return sid == any_(_parameter("key", _Array(sid.type)))
 
     # Many records
 
@@ -489,6 +529,10 @@ _ARRAY_ITEMS: Final = (String, Integer, LargeBinary, DateTime, Numeric, Boolean,
 def _or_null(column: Column[Any], condition: Any) -> Any:
     """The condition, true as well where an app's column is NULL, if it may be that."""
     return or_(condition, column.is_(None)) if column.nullable else condition
+
+
+def _is_any(column: Column[Any]) -> Any:
+    return column == any_(_parameter("key", _Array(column.type)))
 
 
 def _parameter(name: str, kind: TypeEngine[Any]) -> Any:
