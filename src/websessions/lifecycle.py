@@ -103,6 +103,7 @@ class RequestSession(ABC):
         self._saved = False
         self._failed = False
         self._outdated = False
+        self._left_a_grace = False
         self.responding = False
         self.session = session_type(self, lifecycle.settings.cookie)
         if self._presented is None:
@@ -252,8 +253,8 @@ class RequestSession(ABC):
         self._end_grace()
         data = self._encoded() if self._may_have_changed() else None
         changed = self._has_changed(data)
-        touched = session._touched
-        intent = Intent.PRIVILEGE if self._user_changes() else session._intent
+        self._raise_privilege()
+        intent, touched = session._intent, session._touched
         save = saving(
             self._row,
             intent,
@@ -374,6 +375,8 @@ class RequestSession(ABC):
         self._found(written)
         if not stopped:
             self._presented, self._saved = sid, True
+            if moving is not None:
+                self._left_a_grace = bool(moving)
 
     def _resolved(self, theirs: Record, *, emptied: bool) -> bytes:
         """What is to be written over theirs; the session shows it from here on."""
@@ -438,14 +441,20 @@ class RequestSession(ABC):
         if until is not None and until <= self._store.clock():
             self._row, self._record = Row.ENDED, None
 
-    def _user_changes(self) -> bool:
-        """Whether a session that gets a new id becomes somebody else's: a change of privilege,
-        whether the handler says so or not.
+    def _raise_privilege(self) -> None:
+        """A session that gets a new id and becomes somebody else's has its privilege changed,
+        whether the handler says so or not, and in one save or in two.
         """
-        if self.session._intent is not Intent.REGENERATE or self._record is None:
-            return False
+        session = self.session
+        in_two = self._left_a_grace and session._intent is Intent.KEEP and not self.responding
+        if self._record is None or not (in_two or session._intent is Intent.REGENERATE):
+            return
         before = self._decode(self._record).get(USER_KEY)
-        return not self._is_same(before, self.session._values.get(USER_KEY))
+        if self._is_same(before, session._values.get(USER_KEY)):
+            return
+        if in_two:
+            session._sid = self.new_sid()
+        session._intent = Intent.PRIVILEGE
 
     @property
     def _gave_way(self) -> bool:

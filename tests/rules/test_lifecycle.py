@@ -862,6 +862,19 @@ class TestGrace:
         assert replace.grace_until is None
         assert replace.new_key == Sid(cookie_sid(finished)).digest()
 
+    def test_nor_where_a_save_came_between_the_new_id_and_the_login(self) -> None:
+        """The id that was planted would be logged in for the rest of its grace."""
+        exchange = loaded({})
+        exchange.session.regenerate()
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session.user_id = 7
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.new_key == Sid(cookie_sid(finished)).digest()
+        assert replace.new_key != replace.seen.key
+        assert replace.grace_until is None
+
     def test_once_said_privilege_is_not_taken_back(self) -> None:
         exchange = loaded({})
         exchange.session.regenerate(privilege=True)
