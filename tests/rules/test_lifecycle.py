@@ -862,6 +862,13 @@ class TestGrace:
         assert replace.grace_until is None
         assert replace.new_key == Sid(cookie_sid(finished)).digest()
 
+    def test_nor_for_an_anonymous_session_that_is_emptied(self) -> None:
+        """Its old id would read the next one's data."""
+        exchange = loaded({"cart": [1]})
+        exchange.session.regenerate(keep_data=False)
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+
     def test_nor_where_a_save_came_between_the_new_id_and_the_login(self) -> None:
         """The id that was planted would be logged in for the rest of its grace."""
         exchange = loaded({})

@@ -448,6 +448,7 @@ class CallRules(Capabilities):
         assert written is not None
         assert (written.key, written.grace_until) == (bench.key("b"), bench.after(5))
         assert written == await bench.loaded(store, "a")
+        assert (await bench.loaded(store, "b")).grace_until is None
         assert await store.ask(Touch(written.key, bench.after(500), timedelta(0), written)) is True
         assert (await bench.loaded(store, "b")).expires == bench.after(500)
 
