@@ -339,6 +339,9 @@ class RequestSession(ABC):
         assert data is not None
         assert sid is not None
         assert presented is not None
+        assert self._record is not None
+        # Whoever came by a previous id has no other right to the record.
+        key = self._record.key if self._row is Row.LIVE else self._store.key(presented)
         new_key = None if moving is None else self._store.key(sid)
         stopped = False
 
@@ -364,7 +367,7 @@ class RequestSession(ABC):
             return write(self._resolved(theirs, emptied=emptied))
 
         try:
-            written = yield from swap_steps(self._store.key(presented), write(data), again)
+            written = yield from swap_steps(key, write(data), again)
         except Conflict:
             self._outdated = True
             raise

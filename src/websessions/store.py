@@ -22,7 +22,7 @@ The rules a store has to keep, whatever it is made of:
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -128,10 +128,10 @@ class Replace(Call["Record | None"]):
 
     def written(self) -> Record:
         """The record as it is if this was done."""
-        version = None if self.seen.version is None else self.seen.version + 1
-        if self.new_key is None:
-            return replace(self.seen, data=self.data, expires=self.expires, version=version)
-        return Record(self.new_key, self.data, self.expires, version)
+        seen, new_key = self.seen, self.new_key
+        version = None if seen.version is None else seen.version + 1
+        key, grace_until = (seen.key, seen.grace_until) if new_key is None else (new_key, None)
+        return Record(key, self.data, self.expires, version, grace_until)
 
 
 @dataclass(frozen=True, slots=True)
