@@ -221,7 +221,7 @@ class _Store:
         _, lifetime = decode_document(self.codec, record)
         wanted = self._lifetime(*lifetime)
         if touch_is_due(record.expires, wanted, self.touch_after):
-            yield from ask(Touch(key, wanted, self.touch_after))
+            yield from ask(Touch(record.key, wanted, self.touch_after))
 
     def _lifetime(self, max_age: timedelta | None, fixed: datetime | None) -> datetime:
         return expires_at(self.clock(), max_age=max_age, fixed=fixed, expiration=self.expiration)
