@@ -7,10 +7,11 @@ make a store of your own, subclass one of the two and write `perform` (see `stor
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, Unpack
@@ -31,6 +32,7 @@ from .store import (
     Load,
     Put,
     Record,
+    Replace,
     Scan,
     Steps,
     Swept,
@@ -38,6 +40,7 @@ from .store import (
     ask,
     system_clock,
 )
+from .swap import swap_steps
 from .sweeper import SweeperTask, SweeperThread, batch_steps
 
 __all__ = ["AsyncSessionStore", "SessionStore", "StoreOptions"]
@@ -172,14 +175,41 @@ class _Store:
             expires = expires or self._lifetime(data.cookie.max_age, data.cookie.expires)
         else:
             document = values = dict(data)
-            if COOKIE_KEY in values:
-                raise ValueError(f"the session key {COOKIE_KEY!r} is reserved")
-        for name in values:
-            if not isinstance(name, str):
-                raise TypeError(f"session keys are strings, not {type(name).__name__}")
+        _check_keys(values)
         expires = (expires or self._lifetime(None, None)).astimezone(UTC)
         encoded = encode_within(self.codec, document, self.max_size)
         yield from ask(Put(key, encoded, expires, values))
+
+    def _update_steps(
+        self, sid: Sid | str, function: Callable[[dict[str, Any]], object]
+    ) -> Steps[dict[str, Any] | None]:
+        key = self._key(sid)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise TypeError(f"update takes a plain function of the session's dict, not {function}")
+        values: dict[str, Any] = {}
+
+        def updated(record: Record) -> Replace | None:
+            nonlocal values
+            values, lifetime = decode_document(self.codec, record)
+            cookie = values.pop(COOKIE_KEY, None)
+            if (returned := function(values)) is not None:
+                raise TypeError(
+                    "the function given to update changes the dict and returns None;"
+                    f" it returned {type(returned).__name__}"
+                )
+            _check_keys(values)
+            document = values if cookie is None else {**values, COOKIE_KEY: cookie}
+            data = encode_within(self.codec, document, self.max_size)
+            if data == record.data:
+                return None
+            # The middleware's cookie may last longer than this store knows: never shorten.
+            expires = max(record.expires, self._lifetime(*lifetime))
+            return Replace(record, data, expires, values)
+
+        record = yield from ask(Load(key))
+        if record is not None and (write := updated(record)) is not None:
+            record = yield from swap_steps(key, write, updated)
+        return None if record is None else values
 
     def _touch_steps(self, sid: Sid | str) -> Steps[None]:
         key = self._key(sid)
@@ -191,7 +221,7 @@ class _Store:
         _, lifetime = decode_document(self.codec, record)
         wanted = self._lifetime(*lifetime)
         if touch_is_due(record.expires, wanted, self.touch_after):
-            yield from ask(Touch(key, wanted, self.touch_after))
+            yield from ask(Touch(record.key, wanted, self.touch_after))
 
     def _lifetime(self, max_age: timedelta | None, fixed: datetime | None) -> datetime:
         return expires_at(self.clock(), max_age=max_age, fixed=fixed, expiration=self.expiration)
@@ -225,6 +255,14 @@ class _Store:
             swept = yield from batch_steps(swept.reached)
             deleted += swept.deleted
         return deleted
+
+
+def _check_keys(names: Iterable[object]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"session keys are strings, not {type(name).__name__}")
+        if name == COOKIE_KEY:
+            raise ValueError(f"the session key {COOKIE_KEY!r} is reserved")
 
 
 class SessionStore(_Store, ABC):
@@ -276,6 +314,37 @@ class SessionStore(_Store, ABC):
             SessionTooLarge: the session is over `max_size`.
         """
         run(self._set_steps(sid, data, expires), self)
+
+    def update(
+        self, sid: Sid | str, function: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any] | None:
+        """Change a session whatever else changes it: read, change and write as one step.
+
+        For what is not a request of the session's own visitor: a job, a webhook, an admin. It
+        counts as a use of the session, so it pushes the expiry on, and never shortens it. A
+        session that has ended stays ended.
+
+        Args:
+            sid: the session id.
+            function: changes the dict that it is given, and returns None. If someone else wrote
+                meanwhile it is called again, with what they wrote, so it should do nothing else.
+
+        Returns:
+            The dict as it is stored now, or None if there is no session; then the function may
+            not have been called at all.
+
+        Raises:
+            Conflict: others kept changing the session for 5 seconds; nothing is changed.
+            CorruptRecord: the stored data can not be decoded.
+            SessionEncodingError: a value can not be stored; the message has its path.
+            SessionTooLarge: the session is over `max_size`.
+            TypeError: the function returned something, or is async.
+
+        >>> def notify(session: dict[str, Any]) -> None:                   # doctest: +SKIP
+        ...     session.setdefault("messages", []).append("Your order is on its way")
+        >>> store.update(sid, notify)                                      # doctest: +SKIP
+        """
+        return run(self._update_steps(sid, function), self)
 
     def touch(self, sid: Sid | str) -> None:
         """Push the session's expiry on, as its use would; at most once per `touch_after`.
@@ -375,6 +444,16 @@ class AsyncSessionStore(_Store, ABC):
     ) -> None:
         """Store a session, whatever was there before; see `SessionStore.set`."""
         await run_async(self._set_steps(sid, data, expires), self)
+
+    async def update(
+        self, sid: Sid | str, function: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any] | None:
+        """Read, change and write a session as one step; see `SessionStore.update`.
+
+        The function is a plain one here, too: it is called between two store calls, more than
+        once if need be, and does no I/O.
+        """
+        return await run_async(self._update_steps(sid, function), self)
 
     async def touch(self, sid: Sid | str) -> None:
         """Push the session's expiry on, as its use would; see `SessionStore.touch`."""

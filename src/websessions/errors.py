@@ -114,7 +114,12 @@ class CorruptRecord(SessionError):
 
 
 class Conflict(SessionError):
-    """Other requests kept changing this session until the deadline; this change was not saved."""
+    """Others changed this session at the same time, and this change was not saved.
+
+    With `on_conflict="error"` at once; else after the deadline, or because a resolver failed, or
+    because two requests made the session two different users'. What is stored is as the others
+    left it. `reload()` reads that, so that the change can be made again.
+    """
 
 
 class SessionNotLoaded(SessionError):

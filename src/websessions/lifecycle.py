@@ -7,8 +7,6 @@ and the async adapters run the same steps (`exchange.py`), so they can not diffe
 from __future__ import annotations
 
 import logging
-import random
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -19,22 +17,19 @@ from .codec import encode_within
 from .cookie import SessionCookies
 from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
-from .merge import merge
+from .merge import merge, overwrite
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
-from .run import Pause
 from .session import Session, decode_document
-from .settings import SessionSettings
+from .settings import USER_KEY, SessionSettings
 from .sid import Key, Sid, generated_sid
 from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask, value
+from .swap import swap_steps
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
 
 S = TypeVar("S", bound=StoreRules)
 
 log = logging.getLogger("websessions")
-
-CONFLICT_DEADLINE: Final = 5.0
-"""Seconds for which a write that keeps losing to other requests is tried again."""
 
 
 @value
@@ -88,6 +83,8 @@ class RequestSession(ABC, Generic[S]):
     _cookie = CookieAction.NONE
     _saved = False
     _failed = False
+    _outdated = False
+    _left_a_grace = False
 
     def __init__(
         self,
@@ -170,7 +167,7 @@ class RequestSession(ABC, Generic[S]):
             self._row = Row.UNBORN
             self.session._begin()
         else:
-            self._row, self._record = Row.LIVE, record
+            self._found(record)
 
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
@@ -179,7 +176,7 @@ class RequestSession(ABC, Generic[S]):
             raise SessionError("there is nothing to reload: the session is not stored yet")
         if session._intent is not Intent.ABANDON:
             session._intent = Intent.KEEP
-        session._loaded = False
+        session._loaded = self._outdated = False
         session._touched = session._emptied = False
         yield from self.load_steps()
 
@@ -194,6 +191,8 @@ class RequestSession(ABC, Generic[S]):
         if (
             unset
             or self._failed
+            or self._outdated
+            or self._row is Row.GRACED
             or session._touched
             or self._cookie is not CookieAction.NONE
             or (self._rules.looks_at_every_session and not self.opted_out)
@@ -207,6 +206,8 @@ class RequestSession(ABC, Generic[S]):
         elif action is not StoreAction.NOTHING:
             return None
         session._settle()
+        if action in _KEEPS_ITS_KEY:
+            session._sid = self._presented
         return self._respond(None)
 
     def finish_steps(self, *, unset: bool = False) -> Steps[Finished]:
@@ -227,7 +228,11 @@ class RequestSession(ABC, Generic[S]):
                 self.abandon()
             elif self._rules.looks_at_every_session and not self.opted_out:
                 yield from self.load_steps()
-            yield from self.settle_steps()
+            if self._gave_way:
+                # save() has told the app, and it answers without its changes.
+                session._sid = self._presented
+            else:
+                yield from self.settle_steps()
         except BaseException:
             self._failed = True
             raise
@@ -246,14 +251,16 @@ class RequestSession(ABC, Generic[S]):
         A new session can not be saved any more: nobody has its cookie.
         """
         session = self.session
-        if self._failed or not self.responding or session._intent is Intent.ABANDON:
+        if self._failed or self._gave_way or not self.responding:
+            return
+        if session._intent is Intent.ABANDON:
             return
         if not session._used and not self._changed_from_afar():
             return
-        if session._intent is Intent.REGENERATE:
+        if session._intent in (Intent.REGENERATE, Intent.PRIVILEGE):
             # The handshake of a WebSocket was refused: the new id has no cookie to travel in.
             session._intent, session._sid = Intent.KEEP, self._presented
-        if session._intent is Intent.DESTROY and self._row in (Row.UNREAD, Row.LIVE):
+        if session._intent is Intent.DESTROY and (self._row is Row.UNREAD or self._row.is_read):
             yield from self._delete_steps()
         if self._row is not Row.UNBORN:
             yield from self.settle_steps()
@@ -280,8 +287,10 @@ class RequestSession(ABC, Generic[S]):
 
     def _carry_out(self) -> Steps[None]:
         session, settings = self.session, self._rules.settings
+        self._end_grace()
         data = self._encoded() if self._may_have_changed() else None
         changed = self._has_changed(data)
+        self._raise_privilege()
         intent, touched = session._intent, session._touched
         save = saving(
             self._row,
@@ -296,6 +305,8 @@ class RequestSession(ABC, Generic[S]):
         emptied = session._emptied
         # Settled from here on: the handler may go on meanwhile, and ask for more.
         session._settle()
+        if action in _KEEPS_ITS_KEY:
+            session._sid = self._presented
         match action:
             case StoreAction.REPLACE:
                 yield from self._replace_steps(data, emptied=emptied)
@@ -306,7 +317,9 @@ class RequestSession(ABC, Generic[S]):
             case StoreAction.INSERT:
                 yield from self._insert_steps(data)
             case StoreAction.MOVE:
-                yield from self._replace_steps(data, moving=True, emptied=emptied)
+                yield from self._replace_steps(data, emptied=emptied, moving=settings.grace)
+            case StoreAction.PROMOTE:
+                yield from self._replace_steps(data, emptied=emptied, moving=timedelta(0))
             case StoreAction.DELETE:
                 yield from self._delete_steps()
             case StoreAction.RENEW:
@@ -318,8 +331,9 @@ class RequestSession(ABC, Generic[S]):
                     cookie = CookieAction.NONE
             case StoreAction.NOTHING:
                 pass
-        if self._row is Row.ENDED:
-            cookie = CookieAction.NONE
+        if self._row in (Row.ENDED, Row.GRACED):
+            # One that was to be sent since an earlier save is worth nothing any more, either.
+            self._cookie = cookie = CookieAction.NONE
         cookie = cookie_action(
             cookie,
             changed=changed or touched,
@@ -339,62 +353,91 @@ class RequestSession(ABC, Generic[S]):
             )
             if record is not None:
                 session._sid = self._presented = sid
-                self._row, self._record, self._saved = Row.LIVE, record, True
+                self._found(record)
+                self._saved = True
                 return
             session._sid = None
         raise ConfigurationError("genid returned an id that is taken, three times in a row")
 
     def _replace_steps(
-        self, data: bytes | None, *, moving: bool = False, emptied: bool = False
+        self, data: bytes | None, *, emptied: bool, moving: timedelta | None = None
     ) -> Steps[None]:
-        """Write the session over what was read; where someone else wrote first, merge and retry."""
-        session, seen = self.session, self._record
+        """Write the session over what was read; where someone else wrote first, as the option
+        `on_conflict` says.
+
+        Args:
+            data: what is to be written.
+            emptied: what others wrote is dropped.
+            moving: the session's new id is its own from here on, and the old one has this grace.
+        """
+        session, sid, presented = self.session, self.session._sid, self._presented
         assert data is not None
-        assert seen is not None
-        sid = session._sid
         assert sid is not None
-        new_key = self._store.key(sid) if moving else None
-        give_up = time.monotonic() + CONFLICT_DEADLINE
-        wait = 0.0
-        while True:
-            written = yield from ask(Replace(seen, data, self._expires(), session._values, new_key))
-            if written is not None:
-                self._presented, self._record, self._saved = sid, written, True
-                return
-            if wait:
-                # Before reading, not after: what was read is old soon on a busy session.
-                yield from ask(Pause(random.uniform(0, wait)))  # noqa: S311  jitter is no secret
-            wait = min(2 * wait, 0.25) or 0.001
-            theirs = yield from ask(Load(seen.key))
-            if theirs is None:
-                log.info("a session ended while a request was using it; its changes are dropped")
-                self._row, self._record = Row.ENDED, None
-                return
-            if time.monotonic() > give_up:
-                raise Conflict(
-                    f"other requests kept changing this session for {CONFLICT_DEADLINE:g} s;"
-                    " this request's changes are not saved"
-                )
-            if new_key is not None and theirs == seen:
+        assert presented is not None
+        assert self._record is not None
+        # Whoever came by a previous id has no other right to the record.
+        key = self._record.key if self._row is Row.LIVE else self._store.key(presented)
+        new_key = None if moving is None else self._store.key(sid)
+        stopped = False
+
+        def write(data: bytes) -> Replace:
+            assert self._record is not None
+            grace_until = self._store.clock() + moving if moving else None
+            return Replace(
+                self._record, data, self._expires(), session._values, new_key, grace_until
+            )
+
+        def again(theirs: Record) -> Replace | None:
+            nonlocal new_key, moving, sid, stopped
+            if new_key is not None and theirs == self._record:
                 raise ConfigurationError("genid returned an id that is taken")
             if session._intent is Intent.DESTROY:
-                return  # asked for meanwhile, and carried out next
-            data = self._merged(seen, theirs, sid, emptied=emptied)
-            seen = theirs
+                stopped = True  # asked for meanwhile, and carried out next
+                return None
+            if moving and theirs.grace_until is not None:
+                # Two requests regenerate at once: the first has done it for both.
+                if session._sid == sid:
+                    session._sid = presented
+                new_key, moving, sid = None, None, presented
+            return write(self._resolved(theirs, emptied=emptied))
 
-    def _merged(self, base: Record, theirs: Record, sid: Sid, *, emptied: bool) -> bytes:
-        """Make my changes to what they wrote; the session shows the result from here on."""
-        session, codec = self.session, self._store.codec
+        try:
+            written = yield from swap_steps(key, write(data), again)
+        except Conflict:
+            self._outdated = True
+            raise
+        if written is None:
+            log.info("a session ended while a request was using it; its changes are dropped")
+            self._row, self._record = Row.ENDED, None
+            return
+        self._found(written)
+        if not stopped:
+            self._presented, self._saved = sid, True
+            if moving is not None:
+                self._left_a_grace = bool(moving)
 
-        def same(one: Any, other: Any) -> bool:
-            return codec.encode({"": one}) == codec.encode({"": other})
-
+    def _resolved(self, theirs: Record, *, emptied: bool) -> bytes:
+        """What is to be written over theirs; the session shows it from here on."""
+        session, settings = self.session, self._rules.settings
+        assert self._record is not None
+        if settings.on_conflict == "error" and theirs.data != self._record.data:
+            raise Conflict(
+                "another request has changed this session since it was read;"
+                " this request's changes are not saved"
+            )
         mine = session._document()
         if emptied or session._emptied:
             document = dict(mine)
         else:
-            document = merge(self._decode(base), mine, self._decode(theirs), same)
-        session._adopt(session._sid or sid, document)
+            base, other = self._decode(self._record), self._decode(theirs)
+            if settings.on_conflict == "overwrite":
+                document = overwrite(base, mine, other, self._is_same)
+            else:
+                document = merge(base, mine, other, self._is_same, settings.resolvers)
+        assert session._sid is not None
+        session._adopt(session._sid, document)
+        # Together: what comes of this request next counts from what they wrote.
+        self._found(theirs)
         return self._encoded()
 
     def _due_touch(self, *, asked: bool = False) -> Touch | None:
@@ -427,8 +470,40 @@ class RequestSession(ABC, Generic[S]):
         if self.session._sid == ended:
             self.session._sid = None
         self._row, self._record, self._presented = Row.UNBORN, None, None
+        self._outdated = False
 
     # Facts
+
+    def _found(self, record: Record) -> None:
+        """This is what is stored."""
+        self._record = record
+        self._row = Row.LIVE if record.grace_until is None else Row.GRACED
+
+    def _end_grace(self) -> None:
+        """What was found by its previous id is gone for it when its grace is over."""
+        until = None if self._record is None else self._record.grace_until
+        if until is not None and until <= self._store.clock():
+            self._row, self._record = Row.ENDED, None
+
+    def _raise_privilege(self) -> None:
+        """A session that gets a new id and becomes somebody else's has its privilege changed,
+        whether the handler says so or not, and in one save or in two.
+        """
+        session = self.session
+        in_two = self._left_a_grace and session._intent is Intent.KEEP and not self.responding
+        if self._record is None or not (in_two or session._intent is Intent.REGENERATE):
+            return
+        before = self._decode(self._record).get(USER_KEY)
+        if self._is_same(before, session._values.get(USER_KEY)):
+            return
+        if in_two:
+            session._sid = self.new_sid()
+        session._intent = Intent.PRIVILEGE
+
+    @property
+    def _gave_way(self) -> bool:
+        """Whether what the handler did can not be saved any more: it lost to another request."""
+        return self._outdated and self.session._intent is not Intent.DESTROY
 
     def _may_have_changed(self) -> bool:
         session = self.session
@@ -436,7 +511,7 @@ class RequestSession(ABC, Generic[S]):
             return False
         if not session._loaded or self._row is Row.ENDED:
             return False
-        in_place = self._row is Row.LIVE and session._intent is not Intent.DESTROY
+        in_place = self._row.is_read and session._intent is not Intent.DESTROY
         return in_place or bool(session._values)
 
     @property
@@ -446,7 +521,7 @@ class RequestSession(ABC, Generic[S]):
 
     def _changed_from_afar(self) -> bool:
         """Whether a list or dict that the handler took out of the session before has changed."""
-        lent = self.session._lent and self._row is Row.LIVE
+        lent = self.session._lent and self._row.is_read
         return lent and self._has_changed(self._encoded())
 
     def _has_changed(self, data: bytes | None) -> bool:
@@ -492,7 +567,17 @@ class RequestSession(ABC, Generic[S]):
     def _decode(self, record: Record) -> dict[str, Any]:
         return decode_document(self._store.codec, record)[0]
 
+    def _is_same(self, one: Any, other: Any) -> bool:
+        """Whether two values are the same in a session, where 1 is not True."""
+        encode = self._store.codec.encode
+        return encode({"": one}) == encode({"": other})
+
 
 _WRITES: Final = frozenset(
-    {StoreAction.INSERT, StoreAction.REPLACE, StoreAction.MOVE, StoreAction.RENEW}
+    {
+        *(StoreAction.INSERT, StoreAction.REPLACE, StoreAction.RENEW),
+        *(StoreAction.MOVE, StoreAction.PROMOTE),
+    }
 )
+
+_KEEPS_ITS_KEY: Final = frozenset({StoreAction.REPLACE, StoreAction.TOUCH})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -32,11 +32,20 @@ from .store import (
 __all__ = ["AsyncMemoryStore", "MemoryStore"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Grace:
+    """Where the record of a previous key is, and until when that key finds it."""
+
+    key: Key
+    until: datetime
+
+
 class _Records:
     """The rules of `store.py` over a dict."""
 
     def __init__(self) -> None:
         self._records: dict[Key, Record] = {}
+        self._graces: dict[Key, _Grace] = {}
         self._lock = threading.Lock()
 
     def perform(self, calls: Sequence[Call[Any]], now: datetime) -> list[Any]:
@@ -47,26 +56,50 @@ class _Records:
         record = self._records.get(key)
         return record if record is not None and record.expires > now else None
 
+    def _found(self, key: Key, now: datetime) -> Record | None:
+        """The live record of a key, or of what was its key until not long ago."""
+        live = self._live(key, now)
+        if live is not None or (grace := self._grace(key, now)) is None:
+            return live
+        live = self._live(grace.key, now)
+        return None if live is None else replace(live, grace_until=grace.until)
+
+    def _grace(self, key: Key, now: datetime) -> _Grace | None:
+        grace = self._graces.get(key)
+        return grace if grace is not None and grace.until > now else None
+
+    def _drop(self, key: Key, now: datetime) -> bool:
+        """Take a record out, and with it what led to it; whether it was there."""
+        self._graces = {
+            old: grace
+            for old, grace in self._graces.items()
+            if grace.key != key and grace.until > now
+        }
+        return self._records.pop(key, None) is not None
+
     def _answer(self, call: Call[Any], now: datetime) -> Any:
         records = self._records
         match call:
             case Load(key):
-                return self._live(key, now)
+                return self._found(key, now)
             case Insert(key, data, expires):
                 if key in records:
                     return None
                 records[key] = Record(key, data, expires, 1)
                 return records[key]
-            case Replace(seen, data, expires, _, new_key):
+            case Replace(seen, _, _, _, new_key, grace_until):
                 live = self._live(seen.key, now)
                 if live is None or live.version != seen.version:
                     return None
                 if new_key is not None and new_key in records:
                     return None
-                del records[seen.key]
-                key = seen.key if new_key is None else new_key
-                records[key] = Record(key, data, expires, (live.version or 0) + 1)
-                return records[key]
+                written = call.written()
+                if new_key is not None:
+                    self._drop(seen.key, now)
+                    if grace_until is not None:
+                        self._graces[seen.key] = _Grace(new_key, grace_until)
+                records[written.key] = replace(written, grace_until=None)
+                return written
             case Put(key, data, expires):
                 there = records.get(key)
                 version = 1 if there is None else (there.version or 0) + 1
@@ -81,7 +114,9 @@ class _Records:
                 records[key] = replace(live, expires=expires)
                 return True
             case Delete(key):
-                return records.pop(key, None) is not None
+                if key not in records and (grace := self._grace(key, now)):
+                    key = grace.key
+                return self._drop(key, now)
             case Scan(after, limit):
                 keys = sorted(key for key in records if after is None or key > after)
                 live_ones = (self._live(key, now) for key in keys)
@@ -91,11 +126,12 @@ class _Records:
             case Clear():
                 count = len(records)
                 records.clear()
+                self._graces.clear()
                 return count
             case Sweep(limit):
                 over = [key for key, record in records.items() if record.expires <= now]
                 for key in over[:limit]:
-                    del records[key]
+                    self._drop(key, now)
                 return Swept(min(len(over), limit), len(over) > limit)
             case _:
                 return TypeError(f"a store can not perform {type(call).__name__}")

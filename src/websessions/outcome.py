@@ -1,6 +1,7 @@
 """What is done at the end of a request: one table.
 
-Three facts decide. What row the request has: none yet, a live one, one that its cookie names but
+Three facts decide. What row the request has: none yet, a live one, one that another request has
+given a new id to meanwhile and that is still found by the old one, one that its cookie names but
 that nobody read, or one that ended meanwhile. What the handler intends: to keep the session, to
 give it a new id, to end it, or to have nothing of it saved. And whether there is something to
 write. `saving` and `cookie_action` bring the options in; the table itself has none.
@@ -35,7 +36,13 @@ class Row(_Fact):
     UNBORN = "none yet"
     UNREAD = "named by the cookie, not read"
     LIVE = "read, live"
+    GRACED = "read, by its previous id"
     ENDED = "ended by someone else meanwhile"
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the request has the record."""
+        return self in (Row.LIVE, Row.GRACED)
 
 
 class Intent(_Fact):
@@ -43,6 +50,7 @@ class Intent(_Fact):
 
     KEEP = "keep"
     REGENERATE = "regenerate()"
+    PRIVILEGE = "regenerate(privilege=True)"
     DESTROY = "destroy()"
     ABANDON = "unset"
 
@@ -54,7 +62,8 @@ class StoreAction(_Fact):
     INSERT = "insert"
     TOUCH = "touch, if due"
     REPLACE = "replace"
-    MOVE = "replace, under the new key"
+    MOVE = "replace, under the new key; the old one has its grace"
+    PROMOTE = "replace, under the new key; the old one is dead"
     DELETE = "delete"
     RENEW = "delete, then insert under a new key"
 
@@ -82,7 +91,7 @@ def saving(
         return False
     if row is Row.UNBORN:
         return save_uninitialized
-    return resave and row is Row.LIVE
+    return resave and row.is_read
 
 
 def _outcome(row: Row, intent: Intent, save: bool) -> tuple[StoreAction, CookieAction]:
@@ -103,7 +112,13 @@ def _outcome(row: Row, intent: Intent, save: bool) -> tuple[StoreAction, CookieA
             return StoreAction.RENEW, CookieAction.SET
         case Row.UNREAD, _, _:
             return StoreAction.NOTHING, CookieAction.NONE
-        case Row.LIVE, Intent.REGENERATE, _:
+        case _, Intent.PRIVILEGE, _:
+            return StoreAction.PROMOTE, CookieAction.SET
+        # The request that gave it the new id sends that. This one does not know it, and the old
+        # one, sent again, would overwrite it.
+        case Row.GRACED, _, _:
+            return StoreAction.REPLACE if save else StoreAction.TOUCH, CookieAction.NONE
+        case _, Intent.REGENERATE, _:
             return StoreAction.MOVE, CookieAction.SET
         case Row.LIVE, Intent.KEEP, True:
             return StoreAction.REPLACE, CookieAction.REFRESH

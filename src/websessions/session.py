@@ -15,14 +15,13 @@ from .codec import Codec
 from .errors import CorruptRecord, SessionError
 from .expiry import NO_LIFETIME, Lifetime
 from .outcome import Intent
-from .settings import Seconds, as_span
+from .settings import COOKIE_KEY, USER_KEY, Seconds, as_span
 from .sid import Sid
 from .store import Record
 
 __all__ = ["COOKIE_KEY", "Completed", "Exchange", "Session", "SessionCookie"]
 
-COOKIE_KEY: Final = "$cookie"
-
+_RAISED: Final = (Intent.REGENERATE, Intent.PRIVILEGE)
 _IMMUTABLE: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -218,33 +217,39 @@ class Session(MutableMapping[str, Any]):
     @property
     def user_id(self) -> Any:
         """The value under the key `user_id`: who is logged in, or None. None logs nobody in."""
-        return self.get("user_id")
+        return self.get(USER_KEY)
 
     @user_id.setter
     def user_id(self, value: Any) -> None:
         if value is None:
-            self.pop("user_id", None)
+            self.pop(USER_KEY, None)
         else:
-            self["user_id"] = value
+            self[USER_KEY] = value
 
     def regenerate(self, *, keep_data: bool = True, privilege: bool = False) -> None:
-        """Give the visitor a new session id; the old one is dead as soon as the response begins.
+        """Give the visitor a new session id when the response begins.
 
         Call it at every login and every change of privilege, so that an id that was planted or
         overheard before is worth nothing after (session fixation; ASVS 5.0 7.2.4).
 
+        Requests that are under way with the old id still find the session by it for the option
+        `regenerate_grace`, 5 seconds by default, so that they are neither logged out nor fork it.
+        At a change of privilege the old id is dead at once, and what such requests write is
+        dropped. If another request has given the session a new id meanwhile, that one counts.
+
         Args:
-            keep_data: False empties the session as well.
-            privilege: this is a login or another change of privilege. Every old id dies at once,
-                so it makes no difference yet; say it, for the day when others get a grace.
+            keep_data: False empties the session as well. Its old id is then dead at once, too.
+            privilege: this is a login or another change of privilege. A changed `user_id` is one
+                in any case.
 
         Raises:
             SessionError: the response has begun, so its cookie can not be changed any more.
         """
         self._look()
         self._refuse_after_response("regenerate()")
-        if self._intent is Intent.KEEP:
-            self._intent = Intent.REGENERATE
+        wanted = Intent.PRIVILEGE if privilege or not keep_data else Intent.REGENERATE
+        if self._intent is Intent.KEEP or (self._intent, wanted) == _RAISED:
+            self._intent = wanted
         self._sid = self._exchange.new_sid()
         if not keep_data:
             self._written = True
@@ -288,6 +293,9 @@ class Session(MutableMapping[str, Any]):
         Raises:
             SessionError: the session is new, and the response that could have set its cookie has
                 begun already.
+            Conflict: other requests changed the session, and the option `on_conflict` or the
+                deadline had it fail. Nothing of it is saved, not when the response begins either,
+                unless `reload()` came first and the changes were made again.
             StoreError: it could not be saved.
         """
         return self._exchange.save()

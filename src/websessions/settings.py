@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias, TypedDict, cast
+from typing import Final, Literal, TypeAlias, TypedDict, cast
 
 from .errors import ConfigurationError
 from .expiry import Lifetime
+from .resolvers import Resolver
 
 __all__ = [
+    "COOKIE_KEY",
+    "USER_KEY",
     "CookieSettings",
+    "OnConflict",
     "OptionalSessionOptions",
     "SessionOptions",
     "SessionSettings",
     "as_span",
 ]
 
+COOKIE_KEY: Final = "$cookie"
+"""The key of a document that holds the lifetime of a cookie of its own."""
+
+USER_KEY: Final = "user_id"
+"""The key that says who is logged in."""
+
+LONGEST_GRACE: Final = timedelta(seconds=10)
+"""The most that `regenerate_grace` may be."""
+
 Seconds: TypeAlias = int | float
+
+OnConflict: TypeAlias = Literal["merge", "overwrite", "error"] | Mapping[str, Resolver]
+"""What becomes of a save that another request has forestalled."""
 
 
 class OptionalSessionOptions(TypedDict, total=False):
@@ -36,6 +52,8 @@ class OptionalSessionOptions(TypedDict, total=False):
     exclude: Iterable[str]
     load: Literal["eager", "on_demand"]
     on_corrupt: Literal["new", "error"]
+    on_conflict: OnConflict
+    regenerate_grace: timedelta | Seconds
 
 
 class SessionOptions(OptionalSessionOptions):
@@ -199,6 +217,14 @@ class SessionSettings:
             awaits `session.load()`. Sync adapters always load at first use.
         on_corrupt: a stored session that can not be decoded: "new" logs an error and gives the
             visitor a new session, "error" lets the request fail with `CorruptRecord`.
+        on_conflict: what becomes of a save whose session another request has changed since it was
+            read. "merge": its changes are made to what is there, and of two changes of one key the
+            later wins. "overwrite": all of it wins. "error": it fails with `Conflict`. A dict of
+            keys and resolvers (`websessions.resolvers`): merge, and they decide about their keys.
+            A session that has ended stays ended with each of them.
+        regenerate_grace: how long the old id still finds a session that `regenerate()` gave a new
+            one, for requests that are under way; a timedelta or seconds, at most 10, or 0 for not
+            at all. None is given at a change of privilege, nor by a table without the columns.
 
     Raises:
         ConfigurationError: a value that can not work.
@@ -215,6 +241,8 @@ class SessionSettings:
     exclude: Iterable[str] = ()
     load: Literal["eager", "on_demand"] = "eager"
     on_corrupt: Literal["new", "error"] = "new"
+    on_conflict: OnConflict = "merge"
+    regenerate_grace: timedelta | Seconds = 5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", _secrets(self.secret))
@@ -242,6 +270,14 @@ class SessionSettings:
             if not isinstance(prefix, str) or not prefix.startswith("/"):
                 raise ConfigurationError(f"exclude takes paths that begin with '/', not {prefix!r}")
         object.__setattr__(self, "exclude", exclude)
+        object.__setattr__(self, "on_conflict", _policy(self.on_conflict))
+        grace = as_span(self.regenerate_grace, "regenerate_grace")
+        if grace > LONGEST_GRACE:
+            raise ConfigurationError(
+                f"regenerate_grace is at most {LONGEST_GRACE.total_seconds():g} seconds, not"
+                f" {self.regenerate_grace!r}: it is for requests that are under way"
+            )
+        object.__setattr__(self, "regenerate_grace", grace)
 
     def excludes(self, path: str) -> bool:
         """Whether `path` is one that opted out of sessions, or lies below one.
@@ -269,9 +305,43 @@ class SessionSettings:
         return cast("tuple[bytes, ...]", self.secret)
 
     @property
+    def grace(self) -> timedelta:
+        """`regenerate_grace` as a timedelta."""
+        return cast("timedelta", self.regenerate_grace)
+
+    @property
+    def resolvers(self) -> Mapping[str, Resolver]:
+        """The app's own rules for single keys."""
+        return {} if isinstance(self.on_conflict, str) else self.on_conflict
+
+    @property
     def looks_at_every_session(self) -> bool:
         """Whether the options ask for something even where the handler never looked."""
         return self.resave or self.save_uninitialized or self.rolling
+
+
+def _policy(on_conflict: OnConflict) -> OnConflict:
+    if not isinstance(on_conflict, Mapping):
+        if on_conflict not in ("merge", "overwrite", "error"):
+            raise ConfigurationError(
+                "on_conflict is 'merge', 'overwrite', 'error' or a dict of keys and resolvers,"
+                f" not {on_conflict!r}"
+            )
+        return on_conflict
+    for key, resolver in on_conflict.items():
+        if not isinstance(key, str):
+            raise ConfigurationError(f"on_conflict: session keys are strings, not {key!r}")
+        if key in (USER_KEY, COOKIE_KEY):
+            raise ConfigurationError(
+                f"on_conflict: {key!r} takes no resolver; who is logged in, and for how long, is"
+                " what one request says, never a mixture of two"
+            )
+        if not callable(resolver):
+            raise ConfigurationError(
+                f"on_conflict: the resolver of {key!r} is a function of (base, mine, theirs),"
+                f" not {resolver!r}"
+            )
+    return dict(on_conflict)
 
 
 def _secrets(secret: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:

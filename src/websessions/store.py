@@ -13,6 +13,9 @@ The rules a store has to keep, whatever it is made of:
 - A record whose `expires` has come is not there: `Load`, `Replace`, `Touch`, `Scan` and `Count`
   do not see it, even before it is swept. Only `Insert` and `Put` bring a record into being.
 - Each call is atomic. What one call wrote, the next `Load` sees.
+- A record that was moved with a grace is found by its previous key, too, for that long: `Load`
+  answers it as it is now, under its new key, and `Delete` deletes it. Nothing else knows previous
+  keys. A store that can not do this gives no grace: the old key is dead at once.
 - Times are aware UTC moments, measured by the store's one `clock`.
 """
 
@@ -89,12 +92,14 @@ class Record:
         expires: when it stops being there.
         version: grows with each write of data; None where the table has no such column, and
             then `Replace` is guarded by `data` itself.
+        grace_until: None, or if it was found by its previous key: until when it is.
     """
 
     key: Key
     data: bytes = field(repr=False)
     expires: datetime
     version: int | None = None
+    grace_until: datetime | None = None
 
 
 class Call(Generic[R_co]):
@@ -127,7 +132,9 @@ class Insert(Call["Record | None"]):
 class Replace(Call["Record | None"]):
     """Write new data, if the record is still just as it was `seen`; else None, nothing written.
 
-    With `new_key` the record moves there in the same step: nothing is left under the old key.
+    With `new_key` the record moves there in the same step. The old key finds it until
+    `grace_until`, if that is given; an older one is dead in either case. A record that was found
+    by its previous key is answered with what is left of its grace.
     """
 
     seen: Record
@@ -135,6 +142,14 @@ class Replace(Call["Record | None"]):
     expires: datetime
     values: Mapping[str, Any] = field(repr=False)
     new_key: Key | None = None
+    grace_until: datetime | None = None
+
+    def written(self) -> Record:
+        """The record as it is if this was done."""
+        seen, new_key = self.seen, self.new_key
+        version = None if seen.version is None else seen.version + 1
+        key, grace_until = (seen.key, seen.grace_until) if new_key is None else (new_key, None)
+        return Record(key, self.data, self.expires, version, grace_until)
 
 
 @value

@@ -14,6 +14,7 @@ import pytest
 from tests.adapters.kit import SECRET, Boom, Site, Work
 from websessions import (
     ConfigurationError,
+    Conflict,
     CookieSettings,
     CorruptRecord,
     Session,
@@ -21,6 +22,7 @@ from websessions import (
     SessionError,
     Sid,
     StoreUnavailable,
+    resolvers,
 )
 from websessions.cookie import SignedValue
 from websessions.store import Delete, Insert, Load, Replace, Touch
@@ -151,16 +153,131 @@ class AdapterSuite:
         assert await site.length() == 1
         assert await site.stored(before) is None
 
-    async def test_the_old_id_is_dead_at_once(self, open_site: OpenSite) -> None:
+    @pytest.mark.parametrize("grace", [5, 0])
+    async def test_at_a_login_the_old_id_is_dead_at_once(
+        self, open_site: OpenSite, grace: float
+    ) -> None:
         """Session fixation: who planted or overheard it has nothing."""
-        site = await open_site()
+        site = await open_site(regenerate_grace=grace)
         browser = site.browser()
         await browser.visit(put(cart=[1]))
         thief = browser.twin()
         assert await thief.read() == {"cart": [1]}
-        await browser.visit(lambda session: session.regenerate())
+        await browser.visit(lambda session: session.regenerate(privilege=True))
         visit = await thief.visit(lambda session: (session.is_new, dict(session)))
         assert visit.result == (True, {})
+
+    async def test_an_old_id_has_a_grace_for_what_is_under_way(self, open_site: OpenSite) -> None:
+        """It reads and writes the same session, its response has no cookie, and then it is over."""
+        site = await open_site(rolling=True)
+        browser = site.browser()
+        await browser.visit(put(a=1))
+        tab = browser.twin()
+        await browser.visit(lambda session: session.regenerate())
+        assert browser.sid != tab.sid
+        visit = await tab.visit(put(b=2))
+        assert visit.cookie is None
+        assert (await tab.visit(lambda session: session.is_new)).result is False
+        assert await browser.read() == {"a": 1, "b": 2}
+        assert await site.length() == 1
+        site.clock.advance(5)
+        assert await tab.read() == {}
+        assert await browser.read() == {"a": 1, "b": 2}
+
+    async def test_a_write_under_way_when_the_id_changes_is_merged(
+        self, open_site: OpenSite
+    ) -> None:
+        site = await open_site(rolling=True)
+        browser = site.browser()
+        await browser.visit(put(a=1))
+        tab = browser.twin()
+
+        async def slow(session: Session) -> None:
+            session["b"] = 2
+            await tab.visit(lambda session: session.regenerate())
+
+        visit = await browser.visit(slow)
+        assert visit.cookie is None
+        assert await tab.read() == {"a": 1, "b": 2}
+        assert await site.length() == 1
+
+    async def test_two_that_regenerate_at_once_leave_one_new_id(self, open_site: OpenSite) -> None:
+        """The browser gets it from the first, and nothing that would overwrite it."""
+        site = await open_site()
+        browser = site.browser()
+        await browser.visit(put(a=1))
+        tab = browser.twin()
+
+        async def slow(session: Session) -> None:
+            session["b"] = 2
+            session.regenerate()
+            await tab.visit(lambda session: session.regenerate())
+
+        visit = await browser.visit(slow)
+        assert visit.cookie is None
+        assert await tab.read() == {"a": 1, "b": 2}
+        assert await site.length() == 1
+        site.clock.advance(60)
+        assert await tab.read() == {"a": 1, "b": 2}
+
+    async def test_a_logout_under_the_old_id_is_one(self, open_site: OpenSite) -> None:
+        site = await open_site(load="on_demand")
+        for look_first in (False, True):
+            browser = site.browser()
+            await browser.visit(put(a=1))
+            tab = browser.twin()
+
+            async def move(session: Session) -> None:
+                await session.load()
+                session.regenerate()
+
+            async def log_out(session: Session, look: bool = look_first) -> None:
+                if look:
+                    await session.load()
+                session.destroy()
+
+            await browser.visit(move)
+            visit = await tab.visit(log_out)
+            assert visit.cookie is not None
+            assert visit.cookie.startswith("sid=;")
+            assert await site.length() == 0
+
+    async def test_without_a_grace_the_old_id_is_dead_at_once(self, open_site: OpenSite) -> None:
+        site = await open_site(regenerate_grace=0)
+        browser = site.browser()
+        await browser.visit(put(a=1))
+        tab = browser.twin()
+        await browser.visit(lambda session: session.regenerate())
+        assert await tab.read() == {}
+
+    async def test_a_logout_under_way_does_not_end_a_login(self, open_site: OpenSite) -> None:
+        """Its id has no authority any more."""
+        site = await open_site()
+        browser = site.browser()
+        await browser.visit(put(a=1))
+        tab = browser.twin()
+
+        async def log_out(session: Session) -> None:
+            session["a"] = 2
+            await tab.visit(lambda session: session.regenerate(privilege=True))
+            session.destroy()
+
+        await browser.visit(log_out)
+        assert await tab.read() == {"a": 1}
+
+    async def test_two_first_saves_begin_two_sessions(self, open_site: OpenSite) -> None:
+        """Nobody can tell that they are one visitor's; the browser keeps one of the cookies."""
+        site = await open_site()
+        browser, tab = site.browser(), site.browser()
+
+        async def slow(session: Session) -> None:
+            session["a"] = 1
+            await tab.visit(put(b=2))
+
+        await browser.visit(slow)
+        assert await browser.read() == {"a": 1}
+        assert await tab.read() == {"b": 2}
+        assert await site.length() == 2
 
     async def test_regenerating_can_drop_the_data(self, open_site: OpenSite) -> None:
         browser = (await open_site()).browser()
@@ -268,6 +385,71 @@ class AdapterSuite:
         await browser.visit(slow)
         assert await browser.read() == {"a": 1, "b": 2, "c": 0}
 
+    async def test_resolvers_add_up_what_both_counted(self, open_site: OpenSite) -> None:
+        site = await open_site(on_conflict={"n": resolvers.add})
+        browser = site.browser()
+        await browser.visit(put(n=1))
+        tab = browser.twin()
+
+        def count(session: Session) -> None:
+            session["n"] += 1
+
+        async def slow(session: Session) -> None:
+            count(session)
+            await tab.visit(count)
+
+        await browser.visit(slow)
+        assert await browser.read() == {"n": 3}
+
+    async def test_overwriting_takes_the_later_save_whole(self, open_site: OpenSite) -> None:
+        site = await open_site(on_conflict="overwrite")
+        browser = site.browser()
+        await browser.visit(put(a=0))
+        tab = browser.twin()
+
+        async def slow(session: Session) -> None:
+            session["a"] = 1
+            await tab.visit(put(b=2))
+
+        await browser.visit(slow)
+        assert await browser.read() == {"a": 1}
+
+    async def test_a_conflict_can_be_caught_where_it_is_saved(self, open_site: OpenSite) -> None:
+        """And what the handler answers then leaves, with nothing of it saved."""
+        site = await open_site(on_conflict="error")
+        browser = site.browser()
+        await browser.visit(put(a=0))
+        tab = browser.twin()
+
+        async def slow(session: Session) -> str:
+            session["a"] = 1
+            await tab.visit(put(b=2))
+            try:
+                await session.save()
+            except Conflict:
+                return "409"
+            return "saved"
+
+        visit = await browser.visit(slow)
+        assert (visit.status, visit.result) == (200, "409")
+        assert await browser.read() == {"a": 0, "b": 2}
+
+    async def test_a_conflict_that_nobody_caught_fails_the_request(
+        self, open_site: OpenSite
+    ) -> None:
+        site = await open_site(on_conflict="error")
+        browser = site.browser()
+        await browser.visit(put(a=0))
+        tab = browser.twin()
+
+        async def slow(session: Session) -> None:
+            session["a"] = 1
+            await tab.visit(put(b=2))
+
+        with pytest.raises(Conflict):
+            await browser.visit(slow)
+        assert await browser.read() == {"a": 0, "b": 2}
+
     async def test_a_logout_while_another_login_goes_on_does_not_clear_the_new_cookie(
         self, open_site: OpenSite
     ) -> None:
@@ -278,7 +460,7 @@ class AdapterSuite:
 
         async def slow(session: Session) -> None:
             session["a"] = 2
-            await tab.visit(lambda session: session.regenerate())
+            await tab.visit(lambda session: session.regenerate(privilege=True))
 
         visit = await browser.visit(slow)
         assert visit.cookie is None

@@ -660,7 +660,7 @@ class TestAmongOthers:
 
         async def page(request: Request) -> Response:
             request.session["a"] += 1
-            get_session(request).regenerate()
+            get_session(request).regenerate(privilege=True)
             return Response("ok")
 
         ours = Middleware(SessionMiddleware, store=store, secret=SECRET)

@@ -248,7 +248,7 @@ def test_permanent_for_every_request_stores_no_empty_sessions(
 def test_regenerate_keeps_the_data_and_kills_the_old_id(app: Flask, client: FlaskClient) -> None:
     @app.post("/login")
     def login() -> str:
-        current().regenerate()
+        current().regenerate(privilege=True)
         session["user"] = "ada"
         return "welcome"
 

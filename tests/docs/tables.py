@@ -18,6 +18,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _INTENTS: Final = {
     Intent.KEEP: "nothing special",
     Intent.REGENERATE: "`regenerate()`",
+    Intent.PRIVILEGE: "`regenerate(privilege=True)`",
     Intent.DESTROY: "`destroy()`",
     Intent.ABANDON: "save nothing (it failed, or took the session out)",
 }

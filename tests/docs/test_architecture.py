@@ -20,8 +20,8 @@ from tests.docs.pages import ROOT
 PACKAGE: Final = Path(str(websessions.__file__)).parent
 
 ROOMS: Final[dict[str, set[str]]] = {
-    "store": {"store", "run", "codec", "sid", "errors"},
-    "session": {"session", "settings", "expiry", "outcome"},
+    "store": {"store", "run", "swap", "codec", "sid", "errors"},
+    "session": {"session", "settings", "expiry", "outcome", "resolvers"},
     "lifecycle": {"lifecycle", "merge", "cookie"},
     "adapters": {"asgi", "wsgi", "flask", "starlette", "exchange", "headers"},
     "stores": {"direct", "memory", "sweeper", "batching"},

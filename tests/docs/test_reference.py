@@ -24,6 +24,7 @@ PUBLIC = (
     "websessions",
     "websessions.asgi",
     "websessions.flask",
+    "websessions.resolvers",
     "websessions.sql",
     "websessions.starlette",
     "websessions.testing",

@@ -57,6 +57,38 @@ async def test_different_keys_all_win(services: Services, driver: str) -> None:
         }
 
 
+@pytest.mark.parametrize("driver", ["sqlite", "asyncpg", "psycopg", "asyncmy"])
+async def test_they_all_win_while_the_session_gets_a_new_id(
+    services: Services, driver: str
+) -> None:
+    """All came with the old id, and half of them regenerate: one new id is sent, and it is the
+    one that works.
+    """
+    async with AsyncSQLSessionStore(services.url(driver), check_expiration_interval=None) as store:
+        await store.sync()
+        before = await store.length()
+        everyone_has_read = asyncio.Barrier(TOGETHER)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["session"][scope["path"]] = True
+            if scope["path"] != "/begin":
+                if scope["path"] < "/3":
+                    scope["session"].regenerate()
+                await everyone_has_read.wait()
+            await send({"type": "http.response.start", "status": 200})
+
+        middleware = asgi.SessionMiddleware(app, store, secret=SECRET)
+        old = await begin(middleware)
+        paths = [f"/{number}" for number in range(TOGETHER)]
+        connections = [Connection(middleware, cookie=old, path=path) for path in paths]
+        await asyncio.gather(*(connection.run() for connection in connections))
+        [new] = [c.cookie for c in connections if c.headers("set-cookie")]
+        assert new is not None
+        assert new != old
+        assert await store.get(new.partition(".")[0]) == dict.fromkeys(["/begin", *paths], True)
+        assert await store.length() == before + 1
+
+
 @pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"])
 def test_different_keys_all_win_in_threads(services: Services, driver: str) -> None:
     with SQLSessionStore(services.url(driver), check_expiration_interval=None) as store:

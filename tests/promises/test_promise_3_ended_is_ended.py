@@ -3,6 +3,8 @@ a logout can not re-create the row."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.promises.conftest import OpenSite
@@ -63,26 +65,50 @@ async def test_a_slow_request_does_not_undo_an_expiry(
     assert await browser.read() == {}
 
 
+def log_in(session: Session) -> None:
+    session.regenerate()
+    session.user_id = 7  # says that it is a login
+
+
+def become_admin(session: Session) -> None:
+    session.regenerate(privilege=True)
+    session["admin"] = True
+
+
 @ways
+@pytest.mark.parametrize("change", [log_in, become_admin])
 async def test_a_slow_request_under_the_old_id_does_not_undo_a_login(
-    open_site: OpenSite, way: str
+    open_site: OpenSite, way: str, change: Callable[[Session], None]
 ) -> None:
-    """Session fixation: what began before the login has no say after it."""
+    """Session fixation: what began before the login has no say after it, and reads nothing."""
     site = await open_site(way)
     browser = site.browser()
     await browser.visit(lambda session: session.update(cart=[1]))
     other_tab = browser.twin()
 
-    def login(session: Session) -> None:
-        session.regenerate()
-        session.user_id = 7
-
     async def slow(session: Session) -> None:
         session["user_id"] = "the thief"
-        await other_tab.visit(login)
+        await other_tab.visit(change)
 
     visit = await browser.visit(slow)
     assert visit.cookie is None
-    assert await other_tab.read() == {"cart": [1], "user_id": 7}
+    after = await other_tab.read()
+    assert after == {"cart": [1], **({"user_id": 7} if change is log_in else {"admin": True})}
     assert await browser.read() == {}
     assert await site.length() == 1
+
+
+@ways
+async def test_an_old_id_in_its_grace_ends_with_a_login(open_site: OpenSite, way: str) -> None:
+    """A new id for no reason, and then a login: none of the ids before it is alive."""
+    site = await open_site(way)
+    browser = site.browser()
+    await browser.visit(lambda session: session.update(cart=[1]))
+    oldest = browser.twin()
+    await browser.visit(lambda session: session.regenerate())
+    assert await oldest.read() == {"cart": [1]}
+    older = browser.twin()
+    await browser.visit(log_in)
+    for thief in (oldest, older):
+        assert await thief.read() == {}
+    assert await browser.read() == {"cart": [1], "user_id": 7}

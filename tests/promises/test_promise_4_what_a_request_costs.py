@@ -135,6 +135,20 @@ async def test_an_anonymous_visitor_costs_nothing(tapped: Tapped) -> None:
     assert await tapped.cost(tapped.site.browser(), read) == []
 
 
+async def test_an_id_that_finds_nothing_is_looked_for_twice(tapped: Tapped) -> None:
+    """It may have been a session's until a moment ago. Who finds the session pays for one."""
+    browser = tapped.site.browser()
+    await browser.visit(write)
+    tab = browser.twin()
+    await browser.visit(lambda session: session.regenerate())
+    assert await tapped.cost(browser, read) == ["SELECT"]
+    await tab.visit(read)  # the first on a connection may prepare
+    assert await tapped.cost(tab, read) == ["SELECT", "SELECT"]
+    tapped.site.clock.advance(5)
+    assert await tapped.cost(tab, read) == ["SELECT", "SELECT"]
+    assert await tapped.cost(browser, read) == ["SELECT"]
+
+
 async def test_a_forged_cookie_costs_nothing(tapped: Tapped) -> None:
     for forged in ("x", "x" * 5000, "f" * 43 + "." + "f" * 43, '"', "s%3A"):
         headers = {"cookie": f"sid={forged}"}

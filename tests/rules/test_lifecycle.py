@@ -25,8 +25,9 @@ from websessions import (
     SessionSettings,
     SessionTooLarge,
     StoreUnavailable,
+    resolvers,
+    swap,
 )
-from websessions import lifecycle as lifecycle_module
 from websessions.codec import Codec
 from websessions.cookie import SignedValue
 from websessions.lifecycle import Finished, Lifecycle, RequestSession
@@ -147,7 +148,7 @@ def inserted(call: Insert) -> Record:
 
 
 def replaced(call: Replace) -> Record:
-    return Record(call.new_key or call.seen.key, call.data, call.expires, 9)
+    return call.written()
 
 
 def loaded(data: dict[str, Any], **options: Any) -> ByHand:
@@ -500,12 +501,143 @@ class TestConflicts:
         assert made[0].new_key is None
         assert codec.decode(made[-1].data) == {"old": 1, "theirs": 1, "new": 1}
 
+    def test_after_a_try_that_failed_the_next_save_counts_from_what_they_wrote(self) -> None:
+        """A resolver that adds must not add twice because the database failed in between."""
+        exchange = loaded({"n": 0}, on_conflict={"n": resolvers.add})
+        exchange.session["n"] = 1
+        with pytest.raises(StoreUnavailable):
+            play(
+                exchange.settle_steps(),
+                (Replace, None),
+                (Load, record({"n": 10}, version=2)),
+                (Replace, StoreUnavailable("gone")),
+            )
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"n": 100}, version=3)),
+            (Replace, replaced),
+        )
+        assert codec.decode(made[-1].data) == {"n": 101}
+
     def test_it_gives_up_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lifecycle_module, "CONFLICT_DEADLINE", -1.0)
+        monkeypatch.setattr(swap, "CONFLICT_DEADLINE", -1.0)
         exchange = loaded({})
         exchange.session["a"] = 1
         with pytest.raises(Conflict, match="not saved"):
             ended(exchange, (Replace, None), (Load, record({"b": 1}, version=2)))
+
+
+class TestPolicies:
+    """The option `on_conflict`."""
+
+    def test_resolvers_decide_about_their_keys(self) -> None:
+        exchange = loaded({"n": 1, "other": 0}, on_conflict={"n": resolvers.add})
+        exchange.session.update(n=2, other=1)
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"n": 5, "other": 9}, version=2)),
+            (Replace, None),
+            (Load, record({"n": 7, "other": 9}, version=3)),
+            (Replace, replaced),
+        )
+        assert codec.decode(made[-1].data) == {"n": 8, "other": 1}
+        assert dict(exchange.session) == {"n": 8, "other": 1}
+
+    def test_a_resolver_that_fails_fails_the_request_and_stores_nothing(self) -> None:
+        exchange = loaded({"n": 1}, on_conflict={"n": resolvers.add})
+        exchange.session["n"] = 2
+        with pytest.raises(Conflict, match="'n'"):
+            ended(exchange, (Replace, None), (Load, record({"n": "one"}, version=2)))
+        assert ended(exchange) == (Finished(None, vary=True), [])
+
+    def test_what_a_resolver_returns_has_to_be_storable(self) -> None:
+        exchange = loaded({"n": 1}, on_conflict={"n": lambda *_: object()})
+        exchange.session["n"] = 2
+        with pytest.raises(SessionEncodingError, match="at n "):
+            ended(exchange, (Replace, None), (Load, record({"n": 3}, version=2)))
+
+    def test_overwrite_is_the_whole_of_mine(self) -> None:
+        exchange = loaded({"a": 0, "b": 0}, on_conflict="overwrite")
+        exchange.session["a"] = 1
+        theirs = record({"b": 2, "c": 2, "$cookie": {"max_age": 60}}, version=2)
+        _, made = ended(exchange, (Replace, None), (Load, theirs), (Replace, replaced))
+        assert made[-1].seen == theirs
+        assert codec.decode(made[-1].data) == {"a": 1, "b": 0}
+        assert made[-1].expires == NOW + DAY
+
+    def test_it_revives_nothing(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="overwrite")
+        exchange.session["a"] = 1
+        finished, _ = ended(exchange, (Replace, None), (Load, None))
+        assert finished.cookie is None
+
+    def test_error_is_a_conflict_at_once(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session["a"] = 1
+        with pytest.raises(Conflict, match="another request has changed"):
+            ended(exchange, (Replace, None), (Load, record({"b": 2}, version=2)))
+
+    def test_error_is_none_where_the_session_has_ended(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session["a"] = 1
+        ended(exchange, (Replace, None), (Load, None))
+
+    def conflicted(self) -> ByHand:
+        """A request that saved by hand, lost, and caught the error."""
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session["a"] = 1
+        with pytest.raises(Conflict):
+            play(
+                exchange.settle_steps(),
+                (Replace, None),
+                (Load, record({"a": 0, "b": 2}, version=2)),
+            )
+        return exchange
+
+    def test_who_caught_it_answers_without_the_changes(self) -> None:
+        """Or else the answer, a 409, would fail by the same conflict."""
+        exchange = self.conflicted()
+        assert ended(exchange) == (Finished(None, vary=True), [])
+        exchange.session["late"] = 1
+        play(exchange.close_steps())
+
+    def test_to_save_again_is_to_lose_again(self) -> None:
+        exchange = self.conflicted()
+        with pytest.raises(Conflict):
+            play(exchange.settle_steps(), (Replace, None), (Load, record({}, version=3)))
+
+    def test_after_a_reload_the_change_can_be_made_again(self) -> None:
+        exchange = self.conflicted()
+        play(exchange.reload_steps(), (Load, record({"a": 0, "b": 2}, version=2)))
+        assert dict(exchange.session) == {"a": 0, "b": 2}
+        exchange.session["a"] = 1
+        _, made = ended(exchange, (Replace, replaced))
+        assert codec.decode(made[0].data) == {"a": 1, "b": 2}
+
+    def test_a_logout_is_carried_out_all_the_same(self) -> None:
+        exchange = self.conflicted()
+        exchange.session.destroy()
+        finished, _ = ended(exchange, (Delete, True))
+        assert finished.cookie is not None
+        assert finished.cookie.startswith("sid=;")
+
+    def test_a_session_that_was_stored_before_keeps_its_cookie(self) -> None:
+        """And the cookie has the id that the row has, not one that it was to move to."""
+        exchange = request(on_conflict="error")
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Insert, inserted))
+        sid = exchange.session.id.value
+        exchange.session.regenerate()
+        with pytest.raises(Conflict):
+            play(
+                exchange.settle_steps(),
+                (Replace, None),
+                (Load, record({}, version=2, key=Sid(sid).digest())),
+            )
+        finished, _ = ended(exchange)
+        assert cookie_sid(finished) == sid
 
 
 class TestLostAnswers:
@@ -680,6 +812,180 @@ class TestRegenerating:
         _, [replace] = play(exchange.close_steps(), (Replace, replaced))
         assert replace.new_key is None
         assert exchange.session.id == SID
+
+
+GRACE = timedelta(seconds=5)
+MOVED = Sid("b" * 43).digest()
+
+
+def moved(data: dict[str, Any], version: int = 2, until: datetime = NOW + GRACE) -> Record:
+    """The record under the new key that another request gave it, found by the old one."""
+    found = record(data, version, key=MOVED)
+    return Record(found.key, found.data, found.expires, found.version, until)
+
+
+def loaded_in_grace(data: dict[str, Any], **options: Any) -> ByHand:
+    exchange = request(SID, **options)
+    play(exchange.load_steps(), (Load, moved(data)))
+    return exchange
+
+
+class TestGrace:
+    """What a new id means to requests that are under way with the old one."""
+
+    def test_a_regenerated_id_has_it(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.regenerate()
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until == NOW + GRACE
+
+    def test_it_is_an_option(self) -> None:
+        for seconds, until in ((2, NOW + timedelta(seconds=2)), (0, None)):
+            exchange = loaded({"a": 1}, regenerate_grace=seconds)
+            exchange.session.regenerate()
+            _, [replace] = ended(exchange, (Replace, replaced))
+            assert replace.grace_until == until
+
+    @pytest.mark.parametrize("how", ["said", "said second", "user_id", "logout", "emptied"])
+    def test_not_at_a_change_of_privilege(self, how: str) -> None:
+        """Whether the handler says so, or it is plain from who is logged in or what is left."""
+        exchange = loaded({"user_id": 7, "cart": [1]})
+        session = exchange.session
+        if how == "said second":
+            session.regenerate()
+        session.regenerate(privilege="said" in how, keep_data=how != "emptied")
+        if how == "user_id":
+            session.user_id = 8
+        if how == "logout":
+            session.user_id = None
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+        assert replace.new_key == Sid(cookie_sid(finished)).digest()
+
+    def test_nor_for_an_anonymous_session_that_is_emptied(self) -> None:
+        """Its old id would read the next one's data."""
+        exchange = loaded({"cart": [1]})
+        exchange.session.regenerate(keep_data=False)
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+
+    def test_nor_where_a_save_came_between_the_new_id_and_the_login(self) -> None:
+        """The id that was planted would be logged in for the rest of its grace."""
+        exchange = loaded({})
+        exchange.session.regenerate()
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session.user_id = 7
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.new_key == Sid(cookie_sid(finished)).digest()
+        assert replace.new_key != replace.seen.key
+        assert replace.grace_until is None
+
+    def test_once_said_privilege_is_not_taken_back(self) -> None:
+        exchange = loaded({})
+        exchange.session.regenerate(privilege=True)
+        exchange.session.regenerate()
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+
+    def test_a_write_under_the_old_id_is_merged_and_sends_no_cookie(self) -> None:
+        """That would be the old one, and overwrite the new one in the browser."""
+        exchange = loaded({"a": 0}, cookie={"max_age": 60}, rolling=True)
+        exchange.session["a"] = 1
+        finished, made = ended(
+            exchange, (Replace, None), (Load, moved({"a": 0, "b": 2})), (Replace, replaced)
+        )
+        assert made[1].key == KEY
+        assert made[2].seen.key == MOVED
+        assert codec.decode(made[2].data) == {"a": 1, "b": 2}
+        assert finished.cookie is None
+
+    def test_so_is_one_of_a_request_that_came_later(self) -> None:
+        exchange = loaded_in_grace({"a": 0}, cookie={"max_age": 60}, rolling=True)
+        assert exchange.session.id == SID
+        assert not exchange.session.is_new
+        exchange.session["a"] = 1
+        finished, [replace] = ended(exchange, (Replace, replaced))
+        assert (replace.seen.key, replace.new_key) == (MOVED, None)
+        assert finished.cookie is None
+
+    def test_where_only_the_id_has_changed_there_is_no_conflict(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session["a"] = 1
+        ended(exchange, (Replace, None), (Load, moved({"a": 0})), (Replace, replaced))
+
+    def test_its_conflicts_are_read_by_the_old_id_again(self) -> None:
+        """Which may be dead by then: the new one is none of this request's business."""
+        exchange = loaded_in_grace({"a": 0})
+        exchange.session["a"] = 1
+        finished, made = ended(exchange, (Replace, None), (Load, None))
+        assert made[1].key == KEY
+        assert finished.cookie is None
+
+    def test_of_two_that_regenerate_at_once_the_first_counts(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session.regenerate()
+        exchange.session["a"] = 1
+        finished, made = ended(
+            exchange, (Replace, None), (Load, moved({"a": 0})), (Replace, replaced)
+        )
+        assert made[2].new_key is None
+        assert codec.decode(made[2].data) == {"a": 1}
+        assert finished.cookie is None
+        assert exchange.session.id == SID
+
+    def test_one_that_begins_in_the_grace_has_been_given_its_new_id_already(self) -> None:
+        exchange = loaded_in_grace({"a": 0})
+        exchange.session.regenerate()
+        assert ended(exchange) == (Finished(None, vary=True), [])
+        assert exchange.session.id == SID
+
+    @pytest.mark.parametrize("early", [True, False])
+    def test_a_login_moves_on_and_leaves_no_old_id(self, early: bool) -> None:
+        exchange = loaded({}) if early else loaded_in_grace({})
+        exchange.session.regenerate(privilege=True)
+        conflict = [(Replace, None), (Load, moved({}))] if early else []
+        finished, made = ended(exchange, *conflict, (Replace, replaced))
+        assert made[-1].seen.key == MOVED
+        assert made[-1].new_key == Sid(cookie_sid(finished)).digest()
+        assert made[-1].grace_until is None
+
+    def test_when_it_is_over_what_was_under_way_is_dropped(self) -> None:
+        """A socket may have read the session by the old id long ago."""
+        rules = Rules()
+        exchange = loaded_in_grace({"a": 0}, rules=rules, rolling=True)
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Replace, replaced))
+        rules.now += GRACE
+        exchange.session["a"] = 2
+        finished, made = ended(exchange)
+        assert (finished.cookie, made) == (None, [])
+
+    def test_a_touch_is_of_the_row_where_it_is_now(self) -> None:
+        rules = Rules()
+        exchange = loaded_in_grace({"a": 0}, rules=rules)
+        rules.now += timedelta(seconds=1)
+        exchange.session.touch()
+        _, [touch] = ended(exchange, (Touch, True))
+        assert touch.key == MOVED
+
+    def test_a_logout_is_one(self) -> None:
+        exchange = loaded_in_grace({"a": 0})
+        exchange.session.destroy()
+        finished, [delete] = ended(exchange, (Delete, True))
+        assert delete.key == KEY
+        assert finished.cookie is not None
+        assert finished.cookie.startswith("sid=;")
+
+    def test_a_cookie_from_an_early_save_is_not_sent_when_the_id_has_moved_on(self) -> None:
+        """It would overwrite a better one: that of a login in another tab."""
+        exchange = loaded({"a": 0})
+        exchange.session.regenerate()
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session["a"] = 1
+        finished, _ = ended(exchange, (Replace, None), (Load, None))
+        assert finished.cookie is None
 
 
 class TestDestroying:

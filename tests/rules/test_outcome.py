@@ -25,6 +25,8 @@ unborn  keep        clean  nothing  none
 unborn  keep        save   insert   set
 unborn  regenerate  clean  nothing  none
 unborn  regenerate  save   insert   set
+unborn  privilege   clean  nothing  none
+unborn  privilege   save   insert   set
 unborn  destroy     clean  nothing  none
 unborn  destroy     save   insert   set
 unborn  abandon     clean  nothing  none
@@ -33,6 +35,8 @@ unread  keep        clean  nothing  none
 unread  keep        save   nothing  none
 unread  regenerate  clean  nothing  none
 unread  regenerate  save   nothing  none
+unread  privilege   clean  nothing  none
+unread  privilege   save   nothing  none
 unread  destroy     clean  delete   clear
 unread  destroy     save   renew    set
 unread  abandon     clean  nothing  none
@@ -41,14 +45,28 @@ live    keep        clean  touch    refresh
 live    keep        save   replace  refresh
 live    regenerate  clean  move     set
 live    regenerate  save   move     set
+live    privilege   clean  promote  set
+live    privilege   save   promote  set
 live    destroy     clean  delete   clear
 live    destroy     save   renew    set
 live    abandon     clean  nothing  none
 live    abandon     save   nothing  none
+graced  keep        clean  touch    none
+graced  keep        save   replace  none
+graced  regenerate  clean  touch    none
+graced  regenerate  save   replace  none
+graced  privilege   clean  promote  set
+graced  privilege   save   promote  set
+graced  destroy     clean  delete   clear
+graced  destroy     save   renew    set
+graced  abandon     clean  nothing  none
+graced  abandon     save   nothing  none
 ended   keep        clean  nothing  none
 ended   keep        save   nothing  none
 ended   regenerate  clean  nothing  none
 ended   regenerate  save   nothing  none
+ended   privilege   clean  nothing  none
+ended   privilege   save   nothing  none
 ended   destroy     clean  nothing  none
 ended   destroy     save   nothing  none
 ended   abandon     clean  nothing  none
@@ -87,6 +105,7 @@ class Case:
         return action, cookie
 
 
+NEW_ID = (Intent.REGENERATE, Intent.PRIVILEGE)
 FLAGS = (False, True)
 CASES = [Case(*facts) for facts in product(Row, Intent, FLAGS, FLAGS, FLAGS, FLAGS, FLAGS)]
 
@@ -97,9 +116,9 @@ def express(case: Case) -> tuple[set[str], bool]:
     Its predicates `shouldDestroy`, `shouldSave`, `shouldTouch` and `shouldSetCookie`, word for
     word, of a session that is either new (its id is not the cookie's) or the cookie's own.
     """
-    cookie_is_this_session = case.row is Row.LIVE and case.intent is not Intent.REGENERATE
+    cookie_is_this_session = case.row is Row.LIVE and case.intent is Intent.KEEP
     # A new id is a change, and so is what `regenerate` in this package keeps.
-    is_modified = case.changed or (case.row is Row.LIVE and case.intent is Intent.REGENERATE)
+    is_modified = case.changed or (case.row is Row.LIVE and case.intent in NEW_ID)
     # A session that was read counts as saved where `resave` is off.
     is_saved = cookie_is_this_session and not case.resave and not is_modified
     if not case.save_uninitialized and not cookie_is_this_session:
@@ -126,7 +145,7 @@ def test_the_table_is_the_one_that_the_docs_print() -> None:
 
 def test_the_table_is_total() -> None:
     assert set(OUTCOMES) == set(product(Row, Intent, FLAGS))
-    assert len(CASES) == 4 * 4 * 2**5
+    assert len(CASES) == 5 * 5 * 2**5
 
 
 def every_case(check: Callable[[Case], None]) -> Callable[[], None]:
@@ -148,7 +167,7 @@ def every_case(check: Callable[[Case], None]) -> Callable[[], None]:
 def test_a_kept_session_is_treated_as_express_does(case: Case) -> None:
     if case.row not in (Row.UNBORN, Row.LIVE):
         return  # express always reads, and revives what has ended
-    if case.intent not in (Intent.KEEP, Intent.REGENERATE):
+    if case.intent not in (Intent.KEEP, *NEW_ID):
         return
     action, cookie = case.decided()
     calls, cookie_is_set = express(case)
@@ -156,6 +175,7 @@ def test_a_kept_session_is_treated_as_express_does(case: Case) -> None:
         StoreAction.INSERT: {"set"},
         StoreAction.REPLACE: {"set"},
         StoreAction.MOVE: {"set"},
+        StoreAction.PROMOTE: {"set"},
         StoreAction.TOUCH: {"touch"},
         StoreAction.NOTHING: set(),
     }
@@ -202,7 +222,7 @@ def test_no_change_and_no_option_is_no_write(case: Case) -> None:
 
 @every_case
 def test_a_destroyed_session_leaves_the_store(case: Case) -> None:
-    if case.intent is Intent.DESTROY and case.row in (Row.LIVE, Row.UNREAD):
+    if case.intent is Intent.DESTROY and case.row in (Row.LIVE, Row.GRACED, Row.UNREAD):
         action, cookie = case.decided()
         assert action is (StoreAction.RENEW if case.changed else StoreAction.DELETE)
         assert cookie is (CookieAction.SET if case.changed else CookieAction.CLEAR)
@@ -218,8 +238,28 @@ def test_options_do_not_bring_a_destroyed_session_back(case: Case) -> None:
 @every_case
 def test_a_new_id_always_reaches_the_browser(case: Case) -> None:
     action, cookie = case.decided()
-    if action in (StoreAction.INSERT, StoreAction.MOVE, StoreAction.RENEW):
+    if action in (StoreAction.INSERT, StoreAction.MOVE, StoreAction.PROMOTE, StoreAction.RENEW):
         assert cookie is CookieAction.SET
+
+
+@every_case
+def test_under_a_previous_id_no_cookie_is_set_but_that_of_another_session(case: Case) -> None:
+    """The browser has the new id, or is about to get it from who made it."""
+    if case.row is Row.GRACED:
+        action, cookie = case.decided()
+        if action in (StoreAction.NOTHING, StoreAction.TOUCH, StoreAction.REPLACE):
+            assert cookie is CookieAction.NONE
+        else:
+            assert action in (StoreAction.PROMOTE, StoreAction.DELETE, StoreAction.RENEW)
+
+
+@every_case
+def test_a_change_of_privilege_leaves_no_old_id_alive(case: Case) -> None:
+    """Promise 3 and session fixation, by whichever id the session was read."""
+    if case.intent is Intent.PRIVILEGE:
+        assert case.decided()[0] is not StoreAction.MOVE
+        if case.row.is_read:
+            assert case.decided()[0] is StoreAction.PROMOTE
 
 
 @every_case

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from websessions import ConfigurationError, CookieSettings, SessionSettings
+from websessions import ConfigurationError, CookieSettings, SessionSettings, resolvers
 from websessions.settings import as_span
 
 SECRET = "a long and random secret"
@@ -154,6 +154,17 @@ class TestSession:
             ({"exclude": 7}, "exclude"),
             ({"load": "lazy"}, "load is 'eager' or 'on_demand'"),
             ({"on_corrupt": "ignore"}, "on_corrupt is 'new' or 'error'"),
+            ({"on_conflict": "retry"}, "on_conflict is 'merge', 'overwrite', 'error' or a dict"),
+            ({"on_conflict": None}, "on_conflict is .* not None"),
+            ({"on_conflict": resolvers.add}, "on_conflict is"),
+            ({"on_conflict": {"n": "add"}}, "the resolver of 'n' is a function"),
+            ({"on_conflict": {7: resolvers.add}}, "session keys are strings, not 7"),
+            ({"on_conflict": {"user_id": resolvers.latest}}, "'user_id' takes no resolver"),
+            ({"on_conflict": {"$cookie": resolvers.latest}}, "'\\$cookie' takes no resolver"),
+            ({"regenerate_grace": 11}, "regenerate_grace is at most 10 seconds, not 11"),
+            ({"regenerate_grace": -1}, "regenerate_grace"),
+            ({"regenerate_grace": None}, "regenerate_grace"),
+            ({"regenerate_grace": timedelta(minutes=1)}, "regenerate_grace"),
         ],
         ids=repr,
     )
@@ -203,6 +214,19 @@ class TestSession:
 
     def test_a_short_old_secret_may_verify_until_it_is_gone(self) -> None:
         settings(secret=[SECRET, "short"])
+
+    def test_resolvers_are_taken_as_they_are_given(self) -> None:
+        """Whatever becomes of the dict afterwards."""
+        given = {"n": resolvers.add}
+        made = settings(on_conflict=given)
+        given["n"] = resolvers.max
+        assert made.resolvers == {"n": resolvers.add}
+        assert settings().resolvers == settings(on_conflict="overwrite").resolvers == {}
+
+    def test_a_grace_is_seconds_or_a_span(self) -> None:
+        assert settings().grace == timedelta(seconds=5)
+        assert settings(regenerate_grace=0).grace == timedelta(0)
+        assert settings(regenerate_grace=timedelta(seconds=10)).grace == timedelta(seconds=10)
 
     def test_settings_are_values(self) -> None:
         assert settings() == settings()

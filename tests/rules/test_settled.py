@@ -8,7 +8,7 @@ and has to come to the same answer and be left in the same state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import product
 from typing import Any, Final
@@ -59,9 +59,13 @@ DEEDS: Final[dict[str, Callable[[ByHand], object]]] = {
 INTENTS: Final[dict[Intent, Callable[[ByHand], object]]] = {
     Intent.KEEP: lambda exchange: None,
     Intent.REGENERATE: lambda exchange: exchange.session.regenerate(),
+    Intent.PRIVILEGE: lambda exchange: exchange.session.regenerate(privilege=True),
     Intent.DESTROY: lambda exchange: exchange.session.destroy(),
     Intent.ABANDON: lambda exchange: exchange.abandon(),
 }
+
+
+NEW_ID: Final = (Intent.REGENERATE, Intent.PRIVILEGE)
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,12 @@ class Case:
             genid=lambda: "n" * 43,
             **OPTIONS[self.options],
         )
-        if self.row in (Row.LIVE, Row.ENDED):
+        if self.row in (Row.LIVE, Row.GRACED, Row.ENDED):
             # As old as the settings' own lifetime makes it, so that it is the clock that decides.
             lives = timedelta(hours=1) if self.options == "a max_age" else DAY
             seen = record({"a": 1, "list": [1]}, expires=NOW + lives)
+            if self.row is Row.GRACED:
+                seen = replace(seen, grace_until=NOW + timedelta(hours=2))
             play(exchange.load_steps(), (Load, seen))
         if self.row is Row.ENDED:
             exchange.session["gone"] = 1
@@ -135,7 +141,10 @@ def state(exchange: ByHand) -> dict[str, Any]:
     }
     of_exchange = {
         name: getattr(exchange, name)
-        for name in ("_row", "_record", "_presented", "_cookie", "_saved", "_failed", "responding")
+        for name in (
+            *("_row", "_record", "_presented", "_cookie", "_saved", "_failed", "_outdated"),
+            *("_left_a_grace", "responding"),
+        )
     }
     return {**of_session, **of_exchange}
 
@@ -143,7 +152,7 @@ def state(exchange: ByHand) -> dict[str, Any]:
 def cases() -> Iterator[Case]:
     facts = product(Row, Intent, DEEDS, OPTIONS, ("not due", "due", "disabled"))
     for row, intent, deed, options, touch in facts:
-        if row is Row.UNREAD and (deed != "nothing" or intent is Intent.REGENERATE):
+        if row is Row.UNREAD and (deed != "nothing" or intent in NEW_ID):
             continue  # it has to be read first
         if row is not Row.LIVE and touch != "not due":
             continue  # there is nothing to touch
@@ -174,10 +183,10 @@ def test_the_short_way_and_the_steps_agree() -> None:
 def test_what_the_table_has_nothing_to_do_for_is_short() -> None:
     """So that the short way is taken by as many as can: all who changed nothing, with no option."""
     for row, intent in product(Row, Intent):
-        if row is Row.UNREAD and intent is Intent.REGENERATE:
+        if row is Row.UNREAD and intent in NEW_ID:
             continue
         store, cookie = OUTCOMES[row, intent, False]
-        settled = store in (StoreAction.NOTHING, StoreAction.TOUCH)
+        settled = store in (StoreAction.NOTHING, StoreAction.TOUCH) and row is not Row.GRACED
         exchange = Case(row, intent, "nothing", "by default", "not due").made()
         assert (exchange.finish_now() is not None) is settled, (row, intent)
         assert not settled or cookie in (CookieAction.NONE, CookieAction.REFRESH)

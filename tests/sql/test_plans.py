@@ -80,7 +80,7 @@ def test_a_read_a_touch_and_a_write_find_their_row_by_the_key(services: Services
     key, moment = Sid.new().digest(), statements.moment(NOW)
     store.perform([Insert(key, b"{}", NOW + DAY, {})])
     for statement, values in (
-        (statements.load, {"p_key": key, "p_now": moment}),
+        (statements.load.one, {"p_key": key, "p_now": moment}),
         (
             statements.touch,
             {"p_key": key, "p_now": moment, "p_expires": moment, "p_ceiling": moment},
@@ -89,6 +89,25 @@ def test_a_read_a_touch_and_a_write_find_their_row_by_the_key(services: Services
     ):
         plan = plan_of(store, statement, values)
         assert re.search(r"pkey|sqlite_autoindex|PRIMARY", plan), plan
+    store.close()
+
+
+@ways(*ONE_A_DATABASE)
+def test_what_is_not_there_is_looked_for_by_its_previous_key_in_an_index(
+    services: Services, way: Way
+) -> None:
+    """Alone and in a batch; a cookie of a dead session must not read the table."""
+    store = filled(way, way.url(services), 5000, expired=0)
+    statements = store._database._table.statements
+    keys = [Sid.new().digest() for _ in range(4)]
+    moments = {"p_now": statements.moment(NOW), "p_graced": statements.moment(NOW)}
+    for asked in (keys[:1], keys):
+        statement, parameters = statements.load_previous.many(asked)
+        plan = plan_of(store, statement, {**parameters, **moments})
+        assert "previous_key" in plan, plan
+    plan = plan_of(store, statements.delete_previous, {"p_key": keys[0], **moments})
+    assert "previous_key" in plan, plan
+    assert not re.search(r"Seq Scan|SCAN", plan), plan
     store.close()
 
 

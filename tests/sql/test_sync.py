@@ -78,6 +78,9 @@ async def indexes(store: Face) -> set[str | None]:
     return found
 
 
+INDEXED = ("sweep_after", "user_id", "previous_key")
+
+
 @ways(*ALL)
 async def test_it_may_be_called_again_and_again(services: Services, way: Way) -> None:
     sid = a_sid()
@@ -109,8 +112,29 @@ async def test_it_creates_them_after_a_crash_between_the_table_and_its_indexes(
     await in_transaction(store.engine, CreateTable(store.store.table))
     assert await indexes(store) == set()
     await store.sync()
-    assert await indexes(store) == {f"ix_{name}_sweep_after", f"ix_{name}_user_id"}
+    assert await indexes(store) == {f"ix_{name}_{column}" for column in INDEXED}
     await store.close()
+
+
+@ways(*ALL)
+async def test_it_adds_the_columns_that_an_earlier_version_did_not_have(
+    services: Services, way: Way
+) -> None:
+    """To a generated table with sessions in it, which go on."""
+    name, sid = a_name(), a_sid()
+    async with way.open(way.url(services), table_name=name) as store:
+        await store.set(sid, {"n": 1})
+        on_table = f" ON {name}" if way.database == "mysql" else ""
+        await in_transaction(
+            store.engine,
+            text(f"DROP INDEX ix_{name}_previous_key{on_table}"),
+            text(f"ALTER TABLE {name} DROP COLUMN previous_key"),
+            text(f"ALTER TABLE {name} DROP COLUMN previous_until"),
+        )
+        await store.sync()
+        assert await store.get(a_sid()) is None
+        assert await store.get(sid) == {"n": 1}
+        assert f"ix_{name}_previous_key" in await indexes(store)
 
 
 @ways(*ONE_A_DATABASE)
@@ -121,7 +145,7 @@ def test_ten_processes_at_once(services: Services, way: Way) -> None:
     store: Any = way.store(url, table_name=name)
     assert store.length() == 10
     found = {index["name"] for index in inspect(store._opened.engine).get_indexes(name)}
-    assert found == {f"ix_{name}_sweep_after", f"ix_{name}_user_id"}
+    assert found == {f"ix_{name}_{column}" for column in INDEXED}
     store.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -22,12 +23,19 @@ from sqlalchemy import (
     orm,
     text,
 )
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, declarative_base, mapped_column
 
 from tests.fixtures.services import Services
 from tests.sql.drivers import ALL, ONE_A_DATABASE, Way, a_name, a_sid, in_transaction, ways
 from websessions.errors import ConfigurationError
+from websessions.sid import Sid
 from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
+from websessions.store import Load, Replace
+
+BINARY = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
+
+TEXT = String(64)
 
 BOTH = pytest.mark.parametrize("kind", [SQLSessionStore, AsyncSQLSessionStore])
 
@@ -206,6 +214,16 @@ def test_missing_columns_are_all_named_beside_those_that_are_there() -> None:
         assert name in message
 
 
+def previous(
+    *, key: Any = TEXT, until: Any = DateTime, nullable: bool = True, index: bool = True
+) -> dict[str, Any]:
+    """The two columns by which a session is found in the grace of its previous id."""
+    return {
+        "previous_key": Column("previous_key", key, nullable=nullable, index=index),
+        "previous_until": Column("previous_until", until, nullable=nullable),
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -216,6 +234,11 @@ def test_missing_columns_are_all_named_beside_those_that_are_there() -> None:
         ({"expires": Column("expires", Integer)}, "expires has to be a DateTime"),
         ({"data": Column("data", JSON)}, "a JSON type does not keep them"),
         ({"data": Column("data", Integer)}, "data has to be a text or a binary column"),
+        (previous(key=String(32)), "previous_key takes 32 characters"),
+        (previous(key=Integer), "previous_key has to be a String"),
+        (previous(until=Date), "previous_until has to be a DateTime"),
+        (previous(nullable=False), "have to be nullable"),
+        (previous(index=False), "previous_key needs an index"),
     ],
 )
 def test_a_column_that_can_not_do_its_work_is_named(change: Any, said: str) -> None:
@@ -357,6 +380,40 @@ def test_an_attached_database_is_a_schema_of_sqlite(tmp_path: Any) -> None:
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM web.sessions")) == 1
     engine.dispose()
+
+
+# What a table can do
+
+
+@pytest.mark.parametrize(
+    ("columns", "has_it"),
+    [
+        ({}, False),
+        (previous(), True),
+        (previous(key=BINARY), True),
+        ({"previous_key": Column("previous_key", Integer)}, False),
+        ({"previous_until": Column("previous_until", Integer)}, False),
+    ],
+    ids=["none", "both", "of another kind than sid", "the key alone", "the moment alone"],
+)
+@ways(*ONE_A_DATABASE)
+async def test_a_table_with_both_columns_gives_a_previous_id_its_grace(
+    services: Services, way: Way, columns: dict[str, Any], has_it: bool
+) -> None:
+    columns = {name: column._copy() for name, column in columns.items()}
+    sid, new = Sid(a_sid()), Sid(a_sid())
+    async with way.open(
+        way.url(services), table=node_table(MetaData(), a_name(), **columns)
+    ) as store:
+        await store.sync()
+        await store.set(sid.value, {"n": 1})
+        seen = await store.ask(Load(sid.digest()))
+        until = datetime.now(UTC) + timedelta(minutes=1)
+        assert await store.ask(Replace(seen, seen.data, seen.expires, {}, new.digest(), until))
+        assert await store.get(new.value) == {"n": 1}
+        assert (await store.get(sid.value) is not None) is has_it
+        await store.destroy(sid.value)
+        assert (await store.get(new.value) is None) is has_it
 
 
 # Each shape of table does the work

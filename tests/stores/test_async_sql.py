@@ -46,12 +46,15 @@ class TestAsyncGeneratedTable(_AsyncSQLStoreSuite):
 class TestAsyncBinaryTable(_AsyncSQLStoreSuite):
     """An app's table and codec, both binary."""
 
+    graces = False
+
 
 @pytest.mark.parametrize("maker", [maker for maker in OWN if not maker.is_mysql], ids=str)
 class TestAsyncOwnTable(_AsyncSQLStoreSuite):
     """An app's engine and table, with the required columns alone: the data guards writes."""
 
     versions = False
+    graces = False
 
 
 @pytest.mark.parametrize("maker", [maker for maker in OWN if maker.is_mysql], ids=str)
@@ -59,4 +62,5 @@ class TestAsyncOwnTableInMySQL(_AsyncSQLStoreSuite):
     """The same, where its plain DATETIME ends at seconds."""
 
     versions = False
+    graces = False
     resolution = timedelta(seconds=1)

@@ -60,6 +60,8 @@ class Row:
     expires: datetime
     stamp: int
     version: int | None = None
+    previous: Key | None = None
+    grace_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Step:
     slack: int
     seen: int
     to: str
+    grace: int | None
 
 
 steps = st.builds(
@@ -94,15 +97,17 @@ steps = st.builds(
     slack=st.integers(0, 3),
     seen=st.integers(0, 2),
     to=names,
+    grace=st.sampled_from([None, 1, 5]),
 )
 
 
 class Model:
     """The rules of `store.py` in a dict, by stamps: what each call has to be answered with."""
 
-    def __init__(self, clock: FakeClock, *, versions: bool) -> None:
+    def __init__(self, clock: FakeClock, *, versions: bool, graces: bool) -> None:
         self.clock = clock
         self.versions = versions
+        self.graces = graces
         self.rows: dict[Key, Row] = {}
         self._stamp = 0
 
@@ -110,9 +115,32 @@ class Model:
         row = self.rows.get(key)
         return row if row is not None and row.expires > self.clock() else None
 
+    def graced(self, key: Key) -> Key | None:
+        """Where the record is whose previous key this is, in its grace."""
+        for there, row in self.rows.items():
+            if row.previous == key and row.grace_until and row.grace_until > self.clock():
+                return there
+        return None
+
+    def found(self, key: Key) -> tuple[Key, Row] | None:
+        for there in (key, self.graced(key)):
+            if there is not None and (row := self.live(there)) is not None:
+                return there, row
+        return None
+
+    def related(self, key: Key) -> set[Key]:
+        """The keys that a call about this one may be about."""
+        row, graced = self.rows.get(key), self.graced(key)
+        return (
+            {key}
+            | ({graced} if graced else set())
+            | ({row.previous} if row and row.previous else set())
+        )
+
     def write(self, key: Key, data: bytes, expires: datetime) -> Row:
         self._stamp += 1
-        self.rows[key] = Row(data, expires, self._stamp)
+        row = self.rows.setdefault(key, Row(data, expires, 0))
+        self.rows[key] = Row(data, expires, self._stamp, None, row.previous, row.grace_until)
         return self.rows[key]
 
     def is_ambiguous(self, seen: Seen) -> bool:
@@ -131,10 +159,11 @@ class Model:
     def answer(self, call: Call[Any], seen: Seen | None) -> Row | bool | None:
         match call:
             case Load(key):
-                return self.live(key)
+                found = self.found(key)
+                return None if found is None else found[1]
             case Insert(key, data, expires):
                 return None if key in self.rows else self.write(key, data, expires)
-            case Replace(record, data, expires, _, new_key):
+            case Replace(record, data, expires, _, new_key, grace_until):
                 row = self.live(record.key)
                 if row is None or seen is None:
                     return None
@@ -142,8 +171,13 @@ class Model:
                     return None
                 if new_key is not None and new_key in self.rows:
                     return None
+                if new_key is None:
+                    return self.write(record.key, data, expires)
                 del self.rows[record.key]
-                return self.write(new_key or record.key, data, expires)
+                row = self.write(new_key, data, expires)
+                if grace_until is not None and self.graces:
+                    row.previous, row.grace_until = record.key, grace_until
+                return row
             case Put(key, data, expires):
                 return self.write(key, data, expires)
             case Touch(key, expires, slack):
@@ -153,6 +187,8 @@ class Model:
                 row.expires = expires
                 return True
             case Delete(key):
+                if key not in self.rows:
+                    key = self.graced(key) or key
                 return self.rows.pop(key, None) is not None
         raise AssertionError(call)
 
@@ -172,7 +208,9 @@ class StoreMachine(RuleBasedStateMachine):
         probe = self.run(store.ask(self._insert("a", 0, EXPIRATION)))
         assert probe is not None
         self.run(store.clear())
-        self.model = Model(clock, versions=probe.version is not None)
+        table = getattr(store.store, "table", None)
+        graces = table is None or "previous_key" in table.c
+        self.model = Model(clock, versions=probe.version is not None, graces=graces)
         self.seen: dict[str, list[Seen]] = {name: [] for name in NAMES}
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
@@ -188,21 +226,26 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(several=st.lists(steps, min_size=2, max_size=4, unique_by=lambda step: step.name))
     def calls(self, several: list[Step]) -> None:
         """Of different kinds, and each about another record."""
-        taken: list[str] = []
+        self._perform(self._apart(several))
+
+    def _apart(self, several: list[Step]) -> list[Step]:
+        taken: set[Key] = set()
         alone: list[Step] = []
         for step in several:
-            about = [step.name, step.to] if step.kind == "move" else [step.name]
-            if not any(name in taken for name in about):
-                taken += about
+            about = self.model.related(KEYS[step.name])
+            if step.kind == "move":
+                about |= self.model.related(KEYS[step.to])
+            if not about & taken:
+                taken |= about
                 alone.append(step)
-        self._perform(alone)
+        return alone
 
     @rule(several=st.lists(steps, min_size=2, max_size=4, unique_by=lambda step: step.name))
     def calls_of_one_kind(self, several: list[Step]) -> None:
         """Which a store may make one statement of."""
         if several[0].kind != "move":
             kind = several[0].kind
-            self._perform([Step(**{**vars(step), "kind": kind}) for step in several])
+            self._perform(self._apart([Step(**{**vars(step), "kind": kind}) for step in several]))
 
     def _perform(self, steps: list[Step]) -> None:
         made = [pair for pair in map(self._made, steps) if pair is not None]
@@ -236,7 +279,11 @@ class StoreMachine(RuleBasedStateMachine):
                 new_key = KEYS[step.to] if step.kind == "move" else None
                 if new_key == key:
                     return None
-                return Replace(seen[0].record, data, expires, {}, new_key), seen[0]
+                until = None
+                # A key that was given away twice would be two records' previous one.
+                if step.grace is not None and new_key is not None and not self.model.graced(key):
+                    until = self.clock() + timedelta(seconds=step.grace)
+                return Replace(seen[0].record, data, expires, {}, new_key, until), seen[0]
 
     def _check(self, call: Call[Any], expected: Row | bool | None, answer: object) -> None:
         if isinstance(call, Put):
@@ -273,19 +320,20 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=names)
     def get(self, name: str) -> None:
-        row = self.model.live(KEYS[name])
-        expected = None if row is None else self.codec.decode(row.data)
+        found = self.model.found(KEYS[name])
+        expected = None if found is None else self.codec.decode(found[1].data)
         assert self.run(self.store.get(SIDS[name])) == expected
 
     @rule(name=names)
     def touch(self, name: str) -> None:
         self.run(self.store.touch(SIDS[name]))
-        self.model.answer(Touch(KEYS[name], self.clock() + EXPIRATION, TOUCH_AFTER), None)
+        if found := self.model.found(KEYS[name]):
+            self.model.answer(Touch(found[0], self.clock() + EXPIRATION, TOUCH_AFTER), None)
 
     @rule(name=names)
     def destroy(self, name: str) -> None:
         self.run(self.store.destroy(SIDS[name]))
-        self.model.rows.pop(KEYS[name], None)
+        self.model.answer(Delete(KEYS[name]), None)
 
     @rule()
     def everything(self) -> None:
@@ -346,15 +394,17 @@ class StoreMachine(RuleBasedStateMachine):
         """Compares all records, and learns the versions of those that were put."""
         answers = self.run(self.store.perform(*[Load(key) for key in KEYS.values()]))
         for key, answer in zip(KEYS.values(), answers, strict=True):
-            row = self.model.live(key)
-            assert (answer is None) == (row is None), (key, answer, row)
-            if row is None:
+            found = self.model.found(key)
+            assert (answer is None) == (found is None), (key, answer, found)
+            if found is None:
                 continue
-            assert (answer.key, answer.data, answer.expires) == (key, row.data, row.expires)
+            there, row = found
+            assert (answer.key, answer.data, answer.expires) == (there, row.data, row.expires)
+            assert answer.grace_until == (None if there == key else row.grace_until)
             assert row.version in (None, answer.version)
             row.version = answer.version
             self._remember(answer, row.stamp)
-        live = sum(answer is not None for answer in answers)
+        live = len({answer.key for answer in answers if answer is not None})
         assert self.run(self.store.ask(Count())) == live
 
     def _data(self, value: int) -> bytes:

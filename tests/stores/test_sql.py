@@ -42,12 +42,15 @@ class TestGeneratedTable(_SQLStoreSuite):
 class TestBinaryTable(_SQLStoreSuite):
     """An app's table and codec, both binary."""
 
+    graces = False
+
 
 @pytest.mark.parametrize("maker", [maker for maker in OWN if not maker.is_mysql], ids=str)
 class TestOwnTable(_SQLStoreSuite):
     """An app's engine and table, with the required columns alone: the data guards writes."""
 
     versions = False
+    graces = False
 
 
 @pytest.mark.parametrize("maker", [maker for maker in OWN if maker.is_mysql], ids=str)
@@ -55,4 +58,5 @@ class TestOwnTableInMySQL(_SQLStoreSuite):
     """The same, where its plain DATETIME ends at seconds."""
 
     versions = False
+    graces = False
     resolution = timedelta(seconds=1)

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Engine, Index, inspect
+from sqlalchemy import DDL, Column, Engine, Index, Inspector, inspect
 from sqlalchemy import Table as SQLTable
 from sqlalchemy import exc as sqlalchemy_exc
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateColumn
 
 from ..store import Call, Clock, Insert, Load, Replace, Touch
 from .dialects import (
@@ -239,7 +241,8 @@ class Database:
         return 0 if count is None else int(count())
 
     def create_tables(self) -> None:
-        """Create the table with its indexes, and the lease's, where they are missing.
+        """Create the table with its indexes, and the lease's, where they are missing; and in a
+        generated table that an earlier version made the columns that it did not have.
 
         Many processes may do it at once. Whichever statement comes second fails, whatever its
         dialect calls that, so what counts is only whether everything is there in the end.
@@ -256,16 +259,18 @@ class Database:
             try:
                 with self.engine.connect() as connection:
                     look = inspect(connection)
-                    missing: list[SQLTable | Index] = [table]
+                    missing: list[SQLTable | Index | Column[Any]] = [table]
                     if look.has_table(table.name, schema=table.schema):
-                        there = {i["name"] for i in look.get_indexes(table.name, table.schema)}
-                        missing = [index for index in table.indexes if index.name not in there]
+                        missing = _missing(table, look)
                     if not missing:
                         return
                     connection.rollback()
                     with connection.begin():
-                        # With the types that its columns need, unless they are there.
-                        missing[0].create(connection, checkfirst=True)
+                        if isinstance(missing[0], Column):
+                            connection.execute(_addition(missing[0], self._dialect))
+                        else:
+                            # With the types that its columns need, unless they are there.
+                            missing[0].create(connection, checkfirst=True)
             except sqlalchemy_exc.DBAPIError as error:
                 failure = error
                 # A connection that was lost took the others of the pool with it: the next is new.
@@ -280,6 +285,22 @@ class Database:
         raise store_error(
             cause or failure, self._dialect, lost=losses > 1 or not _was_reached(failure)
         ) from failure
+
+
+def _missing(table: SQLTable, look: Inspector) -> list[SQLTable | Index | Column[Any]]:
+    """What a table that is there lacks: columns that may be added to rows, and indexes."""
+    columns: list[Column[Any]] = []
+    if table.info.get("websessions"):
+        known = {column["name"] for column in look.get_columns(table.name, table.schema)}
+        columns = [c for c in table.columns if c.nullable and c.name not in known]
+    indexes = {index["name"] for index in look.get_indexes(table.name, table.schema)}
+    return [*columns, *(index for index in table.indexes if index.name not in indexes)]
+
+
+def _addition(column: Column[Any], dialect: Dialect) -> DDL:
+    table = dialect.identifier_preparer.format_table(column.table)
+    added = str(CreateColumn(column).compile(dialect=dialect))
+    return DDL(f"ALTER TABLE {table} ADD COLUMN {added}".replace("%", "%%"))  # type: ignore[no-untyped-call]
 
 
 def _discard(connection: Any) -> None:

@@ -7,6 +7,7 @@ transaction, and none of them cares about the isolation level.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -82,15 +83,17 @@ def _record(table: Table, statement: Statement, row: Sequence[Any], key: Key | N
     Raises:
         CorruptRecord: a column holds what its type can not be.
     """
-    statements = table.statements
+    statements, layout = table.statements, table.layout
     shown = "unknown" if key is None else key.hex()
     try:
-        stored, data, expires, *version = statement.row(row)
+        stored, data, expires, *more = statement.row(row)
+        version = None if layout.version is None else int(more.pop(0))
         return Record(
             statements.key_in(stored) if key is None else key,
             statements.data_in(data),
             _in_utc(expires),
-            int(version[0]) if version else None,
+            version,
+            _in_utc(more[-1]) if more else None,
         )
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptRecord(shown, f"a column is not what it should be: {error}") from error
@@ -109,13 +112,42 @@ def _in_utc(moment: datetime) -> datetime:
 
 def load(cursor: Cursor, table: Table, call: Load, now: datetime) -> Record | None:
     statements = table.statements
+    statement = statements.load.one
     _execute(
-        cursor,
-        statements.load,
-        {"p_key": statements.key_out(call.key), "p_now": statements.moment(now)},
+        cursor, statement, {"p_key": statements.key_out(call.key), "p_now": statements.moment(now)}
     )
     row = cursor.fetchone()
-    return None if row is None else _record(table, statements.load, row, call.key)
+    if row is not None:
+        return _record(table, statement, row, call.key)
+    found = _load_previous(cursor, table, [call.key], now).get(call.key)
+    if isinstance(found, CorruptRecord):
+        raise found
+    return found
+
+
+def _load_previous(
+    cursor: Cursor, table: Table, keys: Sequence[Key], now: datetime
+) -> dict[Key, Record | CorruptRecord]:
+    """The records that had these keys until not long ago."""
+    until, statements = table.layout.previous_until, table.statements
+    if until is None or not keys:
+        return {}
+    statement, asked = statements.load_previous.many([statements.previous_out(key) for key in keys])
+    moments = {"p_now": statements.moment(now), "p_graced": statements.moment(now, until)}
+    _execute(cursor, statement, asked | moments)
+    return _found(table, statement, cursor, lambda row: statements.previous_in(row[-2]))
+
+
+def _found(
+    table: Table, statement: Statement, cursor: Cursor, key_of: Callable[[Sequence[Any]], Key]
+) -> dict[Key, Record | CorruptRecord]:
+    found: dict[Key, Record | CorruptRecord] = {}
+    for row in cursor.fetchall():
+        try:
+            found[key_of(row)] = _record(table, statement, row, table.statements.key_in(row[0]))
+        except CorruptRecord as error:
+            found[key_of(row)] = error
+    return found
 
 
 def insert(cursor: Cursor, table: Table, call: Insert, now: datetime) -> Record | None:
@@ -142,6 +174,8 @@ def already_written(cursor: Cursor, table: Table, call: Call[Any], now: datetime
     there = load(cursor, table, Load(key), now)
     if there is None or (there.data, there.version) != (call.data, version):
         return None
+    if isinstance(call, Replace) and call.new_key is None:
+        return dataclasses.replace(there, grace_until=call.seen.grace_until)
     return there
 
 
@@ -163,9 +197,9 @@ def replace(cursor: Cursor, table: Table, call: Replace, now: datetime) -> Recor
     if call.new_key is None:
         _execute(cursor, statements.replace, values)
     else:
-        values["p_new_key"] = statements.key_out(call.new_key)
+        values |= named(moving(table, call, call.new_key))
         _execute(cursor, statements.move, values)
-    return replaced(call) if cursor.rowcount > 0 else None
+    return call.written() if cursor.rowcount > 0 else None
 
 
 def touch(cursor: Cursor, table: Table, call: Touch, now: datetime) -> bool:
@@ -177,6 +211,15 @@ def touch(cursor: Cursor, table: Table, call: Touch, now: datetime) -> bool:
 
 def delete(cursor: Cursor, table: Table, call: Delete, now: datetime) -> bool:
     _execute(cursor, table.statements.delete, {"p_key": table.statements.key_out(call.key)})
+    return cursor.rowcount > 0 or _delete_previous(cursor, table, call.key, now)
+
+
+def _delete_previous(cursor: Cursor, table: Table, key: Key, now: datetime) -> bool:
+    until, statements = table.layout.previous_until, table.statements
+    if until is None:
+        return False
+    values = {"p_key": statements.previous_out(key), "p_graced": statements.moment(now, until)}
+    _execute(cursor, statements.delete_previous, values)
     return cursor.rowcount > 0
 
 
@@ -200,9 +243,19 @@ def replacing(table: Table, call: Replace, now: datetime) -> dict[str, Any]:
     }
 
 
-def replaced(call: Replace) -> Record:
-    version = None if call.seen.version is None else call.seen.version + 1
-    return Record(call.new_key or call.seen.key, call.data, call.expires, version)
+def moving(table: Table, call: Replace, new_key: Key) -> dict[str, Any]:
+    """The new key; and the old one where it has a grace, in the place of any before it."""
+    statements, until = table.statements, table.layout.previous_until
+    values: dict[str, Any] = {"new_key": statements.key_out(new_key)}
+    if until is None:
+        return values
+    if call.grace_until is None:
+        return {**values, "previous_key": None, "previous_until": None}
+    return {
+        **values,
+        "previous_key": statements.previous_out(call.seen.key),
+        "previous_until": statements.moment(call.grace_until, until),
+    }
 
 
 def touching(table: Table, call: Touch) -> dict[str, Any]:
@@ -227,17 +280,11 @@ def load_batch(
     cursor: Cursor, table: Table, calls: Sequence[Load], now: datetime
 ) -> list[Record | CorruptRecord | None]:
     statements = table.statements
-    statement, keys = statements.load_batch(
-        [statements.key_out(key) for key in {call.key for call in calls}]
-    )
-    _execute(cursor, statement, {**keys, "p_now": statements.moment(now)})
-    found: dict[Key, Record | CorruptRecord] = {}
-    for row in cursor.fetchall():
-        key = statements.key_in(row[0])
-        try:
-            found[key] = _record(table, statement, row, key)
-        except CorruptRecord as error:
-            found[key] = error
+    keys = {call.key for call in calls}
+    statement, asked = statements.load.many([statements.key_out(key) for key in keys])
+    _execute(cursor, statement, {**asked, "p_now": statements.moment(now)})
+    found = _found(table, statement, cursor, lambda row: statements.key_in(row[0]))
+    found |= _load_previous(cursor, table, [key for key in keys if key not in found], now)
     return [found.get(call.key) for call in calls]
 
 
@@ -262,7 +309,7 @@ def replace_batch(
     keys = _distinct([call.seen.key for call in calls])
     rows = _in_order([replacing(table, call, now) for call in calls])
     won = _won(cursor, table, keys, table.statements.replace_batch(len(rows)), rows, now)
-    return [replaced(call) if key in won else None for key, call in zip(keys, calls, strict=True)]
+    return [call.written() if key in won else None for key, call in zip(keys, calls, strict=True)]
 
 
 def touch_batch(cursor: Cursor, table: Table, calls: Sequence[Touch], now: datetime) -> list[bool]:
@@ -285,7 +332,7 @@ def delete_batch(
     asked = sorted(map(statements.key_out, keys))
     _execute(cursor, statements.delete_batch, {"p_key": asked})
     won = {statements.key_in(row[0]) for row in cursor.fetchall()}
-    return [key in won for key in keys]
+    return [key in won or _delete_previous(cursor, table, key, now) for key in keys]
 
 
 class Unbatchable(Exception):

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Numeric,
     Table,
     Uuid,
+    and_,
     any_,
     bindparam,
     case,
@@ -45,7 +46,7 @@ from ..sid import Key
 from ..store import SWEEP_BATCH
 from .table import Layout
 
-__all__ = ["BatchStatement", "Statement", "Statements"]
+__all__ = ["BatchStatement", "Lookup", "Statement", "Statements"]
 
 
 class Statement:
@@ -170,6 +171,46 @@ def _bind_processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], 
     return convert
 
 
+class Lookup:
+    """The statements that find records by one column."""
+
+    def __init__(
+        self, statements: Statements, column: Column[Any], columns: Sequence[Any], where: Any
+    ) -> None:
+        self._statements = statements
+        self._column = column
+        self._columns = columns
+        self._where = where
+        self._lists: dict[int, Statement] = {}
+
+    @cached_property
+    def one(self) -> Statement:
+        return self._compiled(self._column == _parameter("key", self._column.type))
+
+    def many(self, keys: Sequence[Any]) -> tuple[Statement, dict[str, Any]]:
+        """The statement that finds all of these keys, and the keys as it takes them."""
+        if len(keys) == 1:
+            return self.one, {"p_key": keys[0]}
+        if self._statements.takes_arrays:
+            return self._array, {"p_key": keys}
+        # A parameter a key; a key that is asked for twice is found once.
+        size = _size_for(len(keys))
+        if size not in self._lists:
+            names = [f"key_{n}" for n in range(size)]
+            asked = [_parameter(name, self._column.type) for name in names]
+            self._lists[size] = self._compiled(self._column.in_(asked))
+        padded = [*keys, *[keys[-1]] * (size - len(keys))]
+        return self._lists[size], {f"p_key_{n}": key for n, key in enumerate(padded)}
+
+    @cached_property
+    def _array(self) -> Statement:
+        return self._compiled(_is_any(self._column))
+
+    def _compiled(self, found: Any) -> Statement:
+        clause = select(*self._columns).where(found, self._where)
+        return Statement(clause, self._statements.dialect, self._columns)
+
+
 class Statements:
     """Every statement of one table on one dialect, each compiled at its first use.
 
@@ -181,6 +222,8 @@ class Statements:
         self.dialect = dialect
         self.key_out, self.key_in = _key_conversion(layout.sid.type)
         self.data_out, self.data_in = _data_conversion(layout.data.type)
+        if layout.previous_key is not None:
+            self.previous_out, self.previous_in = _key_conversion(layout.previous_key.type)
         self._zoned = {
             column: _keeps_zone(column.type, dialect)
             for table in (layout.table, layout.lease)
@@ -201,7 +244,6 @@ class Statements:
         self._inserts: dict[frozenset[str], Statement] = {}
         self._insert_batches: dict[frozenset[str], BatchStatement] = {}
         self._puts: dict[frozenset[str], Statement] = {}
-        self._load_lists: dict[int, Statement] = {}
         self._batches: dict[tuple[str, int], BatchStatement] = {}
 
     def moment(self, moment: datetime, column: Column[Any] | None = None) -> datetime:
@@ -217,10 +259,17 @@ class Statements:
     # One record
 
     @cached_property
-    def load(self) -> Statement:
-        return self._compiled(
-            select(*self._columns).where(self._is_it, self._is_live), self._columns
-        )
+    def load(self) -> Lookup:
+        return Lookup(self, self.layout.sid, self._columns, self._is_live)
+
+    @cached_property
+    def load_previous(self) -> Lookup:
+        """What `load` did not find: by the previous key, in its grace. Each row has those behind
+        its record.
+        """
+        key, until = self._previous
+        in_grace = until > _parameter("graced", until.type)
+        return Lookup(self, key, [*self._columns, key, until], and_(self._is_live, in_grace))
 
     @cached_property
     def exists(self) -> Statement:
@@ -275,9 +324,20 @@ class Statements:
     @cached_property
     def move(self) -> Statement:
         """Replace, and put the row under a new key."""
-        sid = self.layout.sid
+        layout, given = self.layout, {"new_key": self.layout.sid}
+        if layout.previous_key is not None and layout.previous_until is not None:
+            given |= {"previous_key": layout.previous_key, "previous_until": layout.previous_until}
+        values = {column.key: _parameter(name, column.type) for name, column in given.items()}
+        return self._compiled(self._replace(_parameter).values(values))
+
+    @cached_property
+    def delete_previous(self) -> Statement:
+        """Delete the row that has this previous key, in its grace."""
+        key, until = self._previous
         return self._compiled(
-            self._replace(_parameter).values({sid.key: _parameter("new_key", sid.type)})
+            delete(self.layout.table).where(
+                key == _parameter("key", key.type), until > _parameter("graced", until.type)
+            )
         )
 
     @cached_property
@@ -294,27 +354,6 @@ class Statements:
 
     # The same for a batch of records: one statement.
 
-    def load_batch(self, keys: Sequence[Any]) -> tuple[Statement, dict[str, Any]]:
-        """The statement that loads these keys, and the keys as it takes them."""
-        if self.takes_arrays:
-            return self._load_array, {"p_key": keys}
-        # A parameter a key; a key that is asked for twice is found once.
-        size = _size_for(len(keys))
-        if size not in self._load_lists:
-            asked = [_parameter(f"key_{n}", self.layout.sid.type) for n in range(size)]
-            self._load_lists[size] = self._compiled(
-                select(*self._columns).where(self.layout.sid.in_(asked), self._is_live),
-                self._columns,
-            )
-        padded = [*keys, *[keys[-1]] * (size - len(keys))]
-        return self._load_lists[size], {f"p_key_{n}": key for n, key in enumerate(padded)}
-
-    @cached_property
-    def _load_array(self) -> Statement:
-        return self._compiled(
-            select(*self._columns).where(self._is_any, self._is_live), self._columns
-        )
-
     def replace_batch(self, rows: int) -> BatchStatement:
         return self._batch("replace", self._replace, rows)
 
@@ -327,7 +366,7 @@ class Statements:
     @cached_property
     def delete_batch(self) -> Statement:
         sid = self.layout.sid
-        return self._compiled(delete(self.layout.table).where(self._is_any).returning(sid), [sid])
+        return self._compiled(delete(self.layout.table).where(_is_any(sid)).returning(sid), [sid])
 
     def insert_batch(self, columns: Collection[str]) -> BatchStatement:
         """Insert rows that all have exactly these columns, those whose keys are taken excepted."""
@@ -398,9 +437,11 @@ class Statements:
         return self._batches[name, size]
 
     @property
-    def _is_any(self) -> Any:
-        sid = self.layout.sid
-        return sid == any_(_parameter("key", _Array(sid.type)))
+    def _previous(self) -> tuple[Column[Any], Column[Any]]:
+        key, until = self.layout.previous_key, self.layout.previous_until
+        assert key is not None
+        assert until is not None
+        return key, until
 
     # Many records
 
@@ -545,7 +586,7 @@ class Statements:
     @property
     def _is_swept(self) -> Any:
         if self._takes_key_arrays:
-            return self._is_any
+            return _is_any(self.layout.sid)
         sid = self.layout.sid
         return sid.in_([_parameter(f"key_{n}", sid.type) for n in range(SWEEP_BATCH)])
 
@@ -642,6 +683,10 @@ def _size_for(rows: int) -> int:
     rows, the last row fills.
     """
     return 1 << (rows - 1).bit_length()
+
+
+def _is_any(column: Column[Any]) -> Any:
+    return column == any_(_parameter("key", _Array(column.type)))
 
 
 def _parameter(name: str, kind: TypeEngine[Any]) -> Any:

@@ -370,7 +370,11 @@ def _lane(call: Call[Any]) -> object:
 
 
 def _changes(call: Call[Any]) -> Key | None:
-    """The session that a call changes; None if it only reads."""
+    """The session that a call changes; None if it only reads.
+
+    Calls by a previous key and by the present one are not put in order: those of other processes
+    are not, either, and each of them is guarded by what its caller has seen.
+    """
     if isinstance(call, Replace):
         return call.seen.key
     return call.key if isinstance(call, Insert | Put | Touch | Delete) else None

@@ -1,8 +1,9 @@
 """The table: the one that is generated, or the app's own, and which of its columns mean what.
 
 `sid`, `expires` and `data` are required. Each further column is an ability: `version` guards
-writes by a number instead of by the data, `sweep_after` makes sweeping cheap, `created_at` and
-`updated_at` are kept, anything else is the app's.
+writes by a number instead of by the data, `sweep_after` makes sweeping cheap, `previous_key` and
+`previous_until` give a session id that was replaced its grace, `created_at` and `updated_at` are
+kept, anything else is the app's.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
 )
+from sqlalchemy import text as sql
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -51,7 +53,12 @@ Registry: TypeAlias = Any
 
 MirrorFields: TypeAlias = Mapping[str, "str | Callable[[Mapping[str, Any]], Any]"]
 
-_OURS = frozenset({"sid", "data", "expires", "version", "sweep_after", "created_at", "updated_at"})
+_OURS = frozenset(
+    {
+        *("sid", "data", "expires", "version", "sweep_after", "created_at", "updated_at"),
+        *("previous_key", "previous_until"),
+    }
+)
 
 
 # Room in each page for the next version of a touched row: without it, updates can not be HOT.
@@ -72,6 +79,8 @@ class Layout:
     sweep_after: Column[Any] | None
     created_at: Column[Any] | None
     updated_at: Column[Any] | None
+    previous_key: Column[Any] | None
+    previous_until: Column[Any] | None
     mirrors: Mapping[str, Callable[[Mapping[str, Any]], Any]]
     lease: Table | None
     """The table of the sweeper's lease, a row of `name`, `holder` and `expires`."""
@@ -106,6 +115,7 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
             f" pass table={name!r} to use it or table_name=... to name the generated one"
         )
     moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    key = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
     data: TypeEngine[Any]
     if text:
         # MySQL's TEXT ends at 64 KiB.
@@ -119,11 +129,7 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
     table = Table(
         name,
         metadata,
-        Column(
-            "sid",
-            LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb"),
-            primary_key=True,
-        ),
+        Column("sid", key, primary_key=True),
         Column("data", data, nullable=False),
         Column("expires", moment, nullable=False),
         Column("version", BigInteger, nullable=False),
@@ -131,10 +137,19 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
         Column("updated_at", moment, nullable=False),
         Column("user_id", String(255), nullable=True),
         Column("sweep_after", moment, nullable=False),
+        Column("previous_key", key, nullable=True),
+        Column("previous_until", moment, nullable=True),
         # No index on expires: every touch writes it, and an index on it would cost PostgreSQL its
         # HOT updates. sweep_after is the coarse lower bound that the sweeper looks through.
         Index(f"ix_{name}_sweep_after", "sweep_after"),
         Index(f"ix_{name}_user_id", "user_id"),
+        # Most rows have none, and are not in it where an index can leave rows out.
+        Index(
+            f"ix_{name}_previous_key",
+            "previous_key",
+            postgresql_where=sql("previous_key IS NOT NULL"),
+            sqlite_where=sql("previous_key IS NOT NULL"),
+        ),
         schema=schema,
         info={"websessions": True},
         mysql_engine="InnoDB",
@@ -278,6 +293,48 @@ def _brings_columns(base: type) -> bool:
     return False
 
 
+def _check_key(column: Column[Any], where: str) -> None:
+    kind = _plain(column.type)
+    if isinstance(kind, String):
+        if kind.length is not None and kind.length < 64:
+            raise ConfigurationError(
+                f"{where}: {column.key} takes {kind.length} characters, the digest of a session id"
+                " as text takes 64; make it a String(64) or a LargeBinary(32)"
+            )
+    elif not _is_binary(kind):
+        raise ConfigurationError(
+            f"{where}: {column.key} has to be a String(64) or a LargeBinary(32), not"
+            f" {column.type!r}"
+        )
+
+
+def _previous(table: Table, where: str) -> tuple[Column[Any] | None, Column[Any] | None]:
+    """The columns of the previous key and its grace, if the table has both.
+
+    Raises:
+        ConfigurationError: they can not do their work.
+    """
+    key, until = table.c.get("previous_key"), table.c.get("previous_until")
+    if key is None or until is None:
+        return None, None
+    _check_key(key, where)
+    if not isinstance(_plain(until.type), DateTime):
+        raise ConfigurationError(
+            f"{where}: previous_until has to be a DateTime, not {until.type!r}"
+        )
+    if not (key.nullable and until.nullable):
+        raise ConfigurationError(
+            f"{where}: previous_key and previous_until have to be nullable: most sessions have none"
+        )
+    indexed = [next(iter(index.columns), None) for index in table.indexes]
+    if key not in indexed and not _is_unique(key):
+        raise ConfigurationError(
+            f"{where}: previous_key needs an index: each cookie that finds no session is looked"
+            " for there"
+        )
+    return key, until
+
+
 def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -> Layout:
     """Find the columns by their names and check that they can do their work.
 
@@ -295,17 +352,7 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
     sid, expires, data = table.c.sid, table.c.expires, table.c.data
     if not _is_unique(sid):
         raise ConfigurationError(f"{where}: sid has to be the primary key, or unique")
-    sid_type = _plain(sid.type)
-    if isinstance(sid_type, String):
-        if sid_type.length is not None and sid_type.length < 64:
-            raise ConfigurationError(
-                f"{where}: sid takes {sid_type.length} characters, the digest of a session id as"
-                " text takes 64; make it a String(64) or a LargeBinary(32)"
-            )
-    elif not _is_binary(sid_type):
-        raise ConfigurationError(
-            f"{where}: sid has to be a String(64) or a LargeBinary(32), not {sid.type!r}"
-        )
+    _check_key(sid, where)
     if not isinstance(_plain(expires.type), DateTime):
         raise ConfigurationError(f"{where}: expires has to be a DateTime, not {expires.type!r}")
     data_type = _plain(data.type)
@@ -336,6 +383,7 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
             )
         if name in _OURS:
             raise ConfigurationError(f"mirror_fields can not write {name!r}: the store does")
+    previous_key, previous_until = _previous(table, where)
     return Layout(
         table=table,
         sid=sid,
@@ -345,6 +393,8 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
         sweep_after=_optional(table, "sweep_after", DateTime),
         created_at=_optional(table, "created_at", DateTime),
         updated_at=_optional(table, "updated_at", DateTime),
+        previous_key=previous_key,
+        previous_until=previous_until,
         mirrors={
             name: _mirror(source, table.c[name]) for name, source in (mirror_fields or {}).items()
         },

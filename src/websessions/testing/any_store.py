@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from types import TracebackType
@@ -99,6 +99,11 @@ class AnyStore:
         self, sid: Sid | str, data: Mapping[str, Any], *, expires: datetime | None = None
     ) -> None:
         await settled(self.store.set(sid, data, expires=expires))
+
+    async def update(
+        self, sid: Sid | str, function: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any] | None:
+        return await settled(self.store.update(sid, function))
 
     async def touch(self, sid: Sid | str) -> None:
         await settled(self.store.touch(sid))

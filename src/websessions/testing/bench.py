@@ -31,12 +31,15 @@ class Capabilities:
             read, and data that was changed and changed back counts as unchanged.
         keeps_expired: an expired record stays where it is until it is swept. False for a store
             whose database drops it by itself.
+        graces: a record that was moved with a grace is found by its previous key meanwhile. False
+            for a store where the old key is dead at once.
         concurrent: it may be used by several threads, or tasks, at once.
         resolution: the smallest difference of two moments that it can keep.
     """
 
     versions: bool = True
     keeps_expired: bool = True
+    graces: bool = True
     concurrent: bool = True
     resolution: timedelta = timedelta(microseconds=1)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from ...store import (
     Call,
     Clear,
@@ -36,6 +38,14 @@ def _rewrite(
     data = bench.data(store.store.codec, value)
     new_key = None if to is None else bench.key(to)
     return Replace(seen, data, bench.after(100), {"value": value}, new_key)
+
+
+def _move(
+    bench: Bench, store: AnyStore, seen: Record, to: str, *, grace: timedelta | float | None = 5
+) -> Replace:
+    """The call that gives a record a new key, and the old one a grace of so many seconds."""
+    until = None if grace is None else bench.after(grace)
+    return Replace(seen, seen.data, bench.after(100), {}, bench.key(to), until)
 
 
 def _put(
@@ -407,6 +417,113 @@ class CallRules(Capabilities):
         assert await store.ask(Touch(bench.key("a"), bench.after(500))) is False
         assert await store.ask(Delete(bench.key("a"))) is False
         assert bench.value(store, await bench.loaded(store, "b")) == "new"
+
+    async def test_in_its_grace_a_previous_key_finds_the_record(self, bench: Bench) -> None:
+        """As it is now, under its new key, whatever has been written to it since."""
+        self.need("graces")
+        store = await bench.store()
+        seen = await bench.inserted(store, "a", "old")
+        moved = await store.ask(_move(bench, store, seen, "b"))
+        assert moved is not None
+        assert moved.grace_until is None
+        assert await bench.loaded(store, "a") == replace(moved, grace_until=bench.after(5))
+        written = await store.ask(_rewrite(bench, store, moved, "new"))
+        assert written is not None
+        assert await bench.loaded(store, "a") == replace(written, grace_until=bench.after(5))
+        assert await bench.loaded(store, "b") == written
+        both = await store.perform(*[Load(bench.key(name)) for name in "abxa"])
+        assert [record and record.grace_until for record in both] == [
+            *(bench.after(5), None),
+            *(None, bench.after(5)),
+        ]
+        assert await store.ask(Count()) == 1
+
+    async def test_what_it_found_can_be_written_and_touched(self, bench: Bench) -> None:
+        """Under the new key; the answer is what is left of the grace."""
+        self.need("graces")
+        store = await bench.store()
+        seen = await bench.inserted(store, "a", "old")
+        await store.ask(_move(bench, store, seen, "b"))
+        written = await store.ask(_rewrite(bench, store, await bench.loaded(store, "a"), "mine"))
+        assert written is not None
+        assert (written.key, written.grace_until) == (bench.key("b"), bench.after(5))
+        assert written == await bench.loaded(store, "a")
+        assert (await bench.loaded(store, "b")).grace_until is None
+        assert await store.ask(Touch(written.key, bench.after(500), timedelta(0), written)) is True
+        assert (await bench.loaded(store, "b")).expires == bench.after(500)
+
+    async def test_a_grace_ends(self, bench: Bench) -> None:
+        """To the moment; the record goes on under its new key."""
+        self.need("graces")
+        store = await bench.store()
+        seen = await bench.inserted(store, "a")
+        await store.ask(_move(bench, store, seen, "b", grace=10))
+        bench.clock.advance(timedelta(seconds=10) - self.resolution)
+        assert await bench.is_there(store, "a")
+        bench.clock.advance(self.resolution)
+        assert not await bench.is_there(store, "a")
+        assert await store.ask(Delete(bench.key("a"))) is False
+        assert await bench.is_there(store, "b")
+
+    async def test_a_grace_ends_with_the_record(self, bench: Bench) -> None:
+        """Expired or deleted is so by either key."""
+        self.need("graces")
+        store = await bench.store()
+        for name, end in (("expired", None), ("deleted", Delete(bench.key("deleted to")))):
+            seen = await bench.inserted(store, name)
+            moved = await store.ask(_move(bench, store, seen, f"{name} to", grace=200))
+            assert moved is not None
+            if end is not None:
+                await store.ask(end)
+            else:
+                bench.clock.advance(100)
+            assert not await bench.is_there(store, name)
+
+    async def test_a_previous_key_deletes_the_record(self, bench: Bench) -> None:
+        """A logout by the old id is one, alone and in a list."""
+        self.need("graces")
+        store = await bench.store()
+        for name in "ab":
+            seen = await bench.inserted(store, name)
+            await store.ask(_move(bench, store, seen, f"{name} to"))
+        assert await store.ask(Delete(bench.key("a"))) is True
+        assert await store.ask(Delete(bench.key("a"))) is False
+        assert await store.perform(Delete(bench.key("b")), Delete(bench.key("x"))) == [True, False]
+        assert await store.ask(Count()) == 0
+
+    async def test_a_record_has_one_previous_key(self, bench: Bench) -> None:
+        """The next move ends the grace of the key before, and one without a grace leaves none."""
+        self.need("graces")
+        store = await bench.store()
+        seen = await bench.inserted(store, "a")
+        for to, grace, alive in (("b", 5, "ab"), ("c", 5, "bc"), ("d", None, "d")):
+            moved = await store.ask(_move(bench, store, seen, to, grace=grace))
+            assert moved is not None
+            assert [name for name in "abcd" if await bench.is_there(store, name)] == [*alive]
+            seen = moved
+
+    async def test_a_previous_key_writes_nothing(self, bench: Bench) -> None:
+        """Who has read the record before it was moved has to read it again."""
+        self.need("graces")
+        store = await bench.store()
+        seen = await bench.inserted(store, "a", "old")
+        await store.ask(_move(bench, store, seen, "b"))
+        assert await store.ask(_rewrite(bench, store, seen, "mine")) is None
+        assert await store.ask(_move(bench, store, seen, "c")) is None
+        assert await store.ask(Touch(bench.key("a"), bench.after(500))) is False
+        assert bench.value(store, await bench.loaded(store, "b")) == "old"
+
+    async def test_without_graces_an_old_key_is_dead_at_once(self, bench: Bench) -> None:
+        """A store that can not do it says so by doing nothing of it."""
+        if self.graces:
+            pytest.skip("graces is True")
+        store = await bench.store()
+        seen = await bench.inserted(store, "a")
+        moved = await store.ask(_move(bench, store, seen, "b"))
+        assert moved is not None
+        assert await bench.loaded(store, "b") == moved
+        assert not await bench.is_there(store, "a")
+        assert await store.ask(Delete(bench.key("a"))) is False
 
     async def test_a_move_is_guarded_like_any_write(self, bench: Bench) -> None:
         """A move of what has changed, ended or expired does nothing at either key."""

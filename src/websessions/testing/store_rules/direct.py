@@ -352,6 +352,103 @@ class DirectRules(Capabilities):
         await store.touch(SID)
         assert await _expires(store) == end
 
+    # update
+
+    async def test_update_changes_what_is_there(self, bench: Bench) -> None:
+        """`update` answers the dict that its function has made, and that is stored."""
+        store = await bench.store()
+        await store.set(SID, {"a": 1, "b": [1]})
+        await store.set(OTHER, {"c": 1})
+
+        def change(session: dict[str, Any]) -> None:
+            session["a"] += 1
+            session["b"].append(2)
+
+        assert await store.update(SID, change) == {"a": 2, "b": [1, 2]}
+        assert await store.get(SID) == {"a": 2, "b": [1, 2]}
+        assert await store.get(OTHER) == {"c": 1}
+
+    async def test_update_begins_no_session(self, bench: Bench) -> None:
+        """Where there is none, or it has expired, the answer is None and nothing comes of it."""
+        store = await bench.store()
+
+        def never(session: dict[str, Any]) -> None:
+            raise AssertionError("there is nothing to update")
+
+        assert await store.update(SID, never) is None
+        await store.set(OTHER, {"a": 1}, expires=bench.after(10))
+        bench.clock.advance(10)
+        assert await store.update(OTHER, never) is None
+        assert await store.length() == 0
+
+    async def test_update_without_a_change_writes_nothing(self, bench: Bench) -> None:
+        """The record is as it was."""
+        store = await bench.store()
+        await store.set(SID, {"a": 1})
+        key = store.store.key(Sid(SID))
+        before = await store.ask(Load(key))
+        bench.clock.advance(60)
+        assert await store.update(SID, lambda session: None) == {"a": 1}
+        assert await store.ask(Load(key)) == before
+
+    async def test_update_pushes_the_expiry_on_and_never_shortens_it(self, bench: Bench) -> None:
+        """A cookie's own lifetime counts; a longer one that the store does not know is left."""
+        store = await bench.store()
+        await store.set(SID, {"n": 0}, expires=bench.after(100))
+        await store.set(OTHER, {"n": 0}, expires=bench.after(30 * DAY))
+        own = _session(CookieSettings(), n=0)
+        own.cookie.max_age = 3 * DAY
+        await store.set("a-third-sid-for-the-store-suite-0123456789", own)
+        later = bench.after(30 * DAY)
+        bench.clock.advance(60)
+        for sid, expires in (
+            (SID, bench.after(DAY)),
+            (OTHER, later),
+            ("a-third-sid-for-the-store-suite-0123456789", bench.after(3 * DAY)),
+        ):
+            assert await store.update(sid, lambda session: session.update(n=1)) == {"n": 1}
+            assert await _expires(store, sid) == expires
+
+    async def test_update_keeps_what_its_function_breaks(self, bench: Bench) -> None:
+        """A function that fails, returns something or makes what can not be stored: no change."""
+        store = await bench.store(max_size=100)
+        await store.set(SID, {"a": 1})
+
+        def fail(session: dict[str, Any]) -> None:
+            session["a"] = 2
+            raise ZeroDivisionError
+
+        async def wait(session: dict[str, Any]) -> None:
+            session["a"] = 2
+
+        wrong: dict[type[Exception], list[Any]] = {
+            ZeroDivisionError: [fail],
+            TypeError: [
+                lambda session: {**session, "a": 2},
+                lambda session: session.update({2: 2}),
+                wait,
+                None,
+            ],
+            ValueError: [lambda session: session.update({"$cookie": 2})],
+            SessionEncodingError: [lambda session: session.update(a=object())],
+            SessionTooLarge: [lambda session: session.update(a=_bulk(200))],
+        }
+        for error, functions in wrong.items():
+            for function in functions:
+                with pytest.raises(error):
+                    await store.update(SID, function)
+                assert await store.get(SID) == {"a": 1}
+
+    async def test_update_of_a_corrupt_record_is_an_error(self, bench: Bench) -> None:
+        """The record is left as it is."""
+        store = await bench.store()
+        await store.set(SID, {"a": 1})
+        await settled(self.corrupt(store.store, store.store.key(Sid(SID))))
+        with pytest.raises(CorruptRecord):
+            await store.update(SID, lambda session: session.update(a=2))
+        with pytest.raises(CorruptRecord):
+            await store.get(SID)
+
     # touch
 
     async def test_touch_starts_expiration_anew(self, bench: Bench) -> None:

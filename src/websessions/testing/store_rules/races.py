@@ -85,6 +85,20 @@ class RaceRules(Capabilities):
         assert isinstance(value, list)
         assert sorted(value) == [[rival, step] for rival in range(4) for step in range(3)]
 
+    async def test_no_direct_update_is_lost(self, bench: Bench) -> None:
+        """Many that count in one session count right, whoever is faster."""
+        self.need("concurrent")
+        store = await bench.store()
+        sid = "sid-for-the-races-of-the-store-suite-012345"
+        await store.set(sid, {"n": 0})
+
+        async def count(rival: int) -> None:
+            for _ in range(3):
+                await store.update(sid, lambda session: session.update(n=session["n"] + 1))
+
+        await store.at_once([count(rival) for rival in range(RIVALS)])
+        assert await store.get(sid) == {"n": 3 * RIVALS}
+
     async def test_nothing_survives_a_delete(self, bench: Bench) -> None:
         """Writes and touches that run beside a logout end with the session gone."""
         self.need("concurrent")
