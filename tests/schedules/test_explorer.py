@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from websessions import AsyncMemoryStore, MemoryStore, lifecycle
+from websessions.sid import Sid
 from websessions.sql import SQLSessionStore
 from websessions.store import Call, Clear, Insert, Load, Put, Record, Replace, Scan, Touch
 from websessions.testing import FakeClock
@@ -272,6 +273,28 @@ def test_a_new_session_in_the_place_of_an_ended_one_is_found(
     monkeypatch.setattr(lifecycle.RequestSession, "_replace_steps", insert)
     with pytest.raises(Broken, match="began a new session in the place of one that it had read"):
         explore(healthy, {"A": request(write("a")), "B": request(logout)})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("9" * 43, "A was given the id of a session that nobody began"),
+        (f"{1:0>43}", "A has written session 2 and was given the id of session 1"),
+    ],
+)
+def test_a_cookie_for_another_session_is_found(
+    monkeypatch: pytest.MonkeyPatch, given: str, message: str
+) -> None:
+    """Of one that never was, or of the one that a login has just left."""
+    monkeypatch.setattr(
+        lifecycle.RequestSession,
+        "_set_cookie",
+        lambda self: self._rules.cookies.set(
+            Sid(given), now=self._store.clock(), expires=None, https=False
+        ),
+    )
+    with pytest.raises(Broken, match=message):
+        explore(healthy, {"A": request(login("ada"))})
 
 
 def test_a_request_that_fails_is_a_failure() -> None:

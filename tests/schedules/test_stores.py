@@ -25,11 +25,13 @@ SYNC: Final = [
     Maker("sqlite", "url", "generated", asynchronous=False),
     Maker("sqlite", "url", "own", asynchronous=False),
     Maker("psycopg", "url", "generated", asynchronous=False),
+    Maker("pymysql", "url", "generated", asynchronous=False),
 ]
 ASYNC: Final = [
     Maker("sqlite", "url", "generated", asynchronous=True),
     Maker("asyncpg", "url", "generated", asynchronous=True),
     Maker("psycopg", "url", "own", asynchronous=True),
+    Maker("asyncmy", "url", "generated", asynchronous=True),
 ]
 
 stories = pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)

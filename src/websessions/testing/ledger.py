@@ -74,12 +74,18 @@ class Ledger:
         self._names: dict[Key, str] = {}
         self._intended: dict[str, _Intended] = {}
         self._may_begin: set[str] = set()
+        self._wrote: dict[str, Key] = {}
 
     # What requests tell
 
     def began(self, key: Key, content: Mapping[str, Any], expires: datetime) -> None:
         """There is a session already when the requests arrive."""
         self._live[key] = _Live(dict(content), expires)
+
+    def arrives(self, who: str) -> None:
+        """Its next request comes in; what the one before did is past."""
+        self._may_begin.discard(who)
+        self._wrote.pop(who, None)
 
     def may_begin(self, who: str) -> None:
         """Its request came without a live session, or has ended it: it may begin a new one."""
@@ -115,6 +121,20 @@ class Ledger:
         intended = self._intended.pop(who, None)
         if intended is not None and intended.is_a_change and intended.key in self._live:
             raise Violation(f"{who} was told that its changes are saved; they never were")
+
+    def given(self, who: str, key: Key) -> None:
+        """Its response gave it the id of this session.
+
+        Raises:
+            Violation: there never was such a session, or it is not the one that it has written.
+        """
+        if not self.knows(key):
+            raise Violation(f"{who} was given the id of a session that nobody began")
+        wrote = self._wrote.get(who, key)
+        if wrote != key:
+            raise Violation(
+                f"{who} has written {self.name(wrote)} and was given the id of {self.name(key)}"
+            )
 
     def knows(self, key: Key) -> bool:
         """Whether there was ever such a session."""
@@ -159,6 +179,7 @@ class Ledger:
             raise Violation(f"{who} began a new session in the place of one that it had read")
         intended = self._intended.pop(who, None)
         content = {} if intended is None else dict(intended.mine)
+        self._wrote[who] = key
         self._live[key] = _Live(content, written.expires)
 
     def _replace(self, who: str, key: Key, written: Record) -> None:
@@ -172,6 +193,7 @@ class Ledger:
                 f"{who} moved a session to {self.name(written.key)}, which is no new id"
             )
         self._live[written.key] = _Live(content, written.expires)
+        self._wrote[who] = written.key
 
     def _end(self, key: Key) -> None:
         self._live.pop(key, None)

@@ -52,6 +52,7 @@ class Visit(RequestSession):
         self.ledger = tab.scene.ledger
         self._visitor = visitor
         self._base: dict[str, Any] = {}
+        self.ledger.arrives(tab.name)
         if self._presented is None:
             self.ledger.may_begin(tab.name)
 

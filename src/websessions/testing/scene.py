@@ -112,9 +112,13 @@ class Tab:
 
     def take(self, visitor: str | None, finished: Finished) -> None:
         """Do with a response's cookie what a browser does."""
-        if finished.cookie is not None:
-            pair = finished.cookie.partition(";")[0]
-            self._cookies[visitor] = pair if pair.partition("=")[2] else ""
+        if finished.cookie is None:
+            return
+        pair = finished.cookie.partition(";")[0]
+        sid = self.scene.lifecycle.cookies.read(pair)
+        if sid is not None:
+            self.scene.ledger.given(self.name, self.scene.lifecycle.store.key(sid))
+        self._cookies[visitor] = "" if sid is None else pair
 
     def value(self) -> str:
         """A value that nobody else writes."""
