@@ -8,6 +8,7 @@ schedules, those with few preemptions are tried.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -23,8 +24,8 @@ from websessions.testing.turns import RoundTrip, by_round_trip, by_statement, ro
 
 SYNC: Final = [
     Maker("sqlite", "url", "generated", asynchronous=False),
-    Maker("sqlite", "url", "own", asynchronous=False),
     Maker("psycopg", "url", "generated", asynchronous=False),
+    Maker("sqlite", "url", "own", asynchronous=False),
     Maker("pymysql", "url", "generated", asynchronous=False),
 ]
 ASYNC: Final = [
@@ -35,6 +36,19 @@ ASYNC: Final = [
 ]
 
 stories = pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+
+
+def told_to(makers: Sequence[Maker]) -> pytest.MarkDecorator:
+    """Every story to the first two; to the others those that are short."""
+    return pytest.mark.parametrize(
+        ("maker", "story"),
+        [
+            pytest.param(maker, story, id=f"{maker}-{name}")
+            for number, maker in enumerate(makers)
+            for name, story in STORIES.items()
+            if number < 2 or not story.is_long
+        ],
+    )
 
 
 @stories
@@ -58,8 +72,7 @@ async def test_in_memory_under_asyncio(story: Story) -> None:
     assert len(set(explored.schedules)) == len(explored)
 
 
-@pytest.mark.parametrize("maker", SYNC, ids=str)
-@stories
+@told_to(SYNC)
 def test_in_a_database(maker: Maker, story: Story, services: Services) -> None:
     """Each party on a connection of its own, statement by statement."""
     explore(
@@ -71,8 +84,7 @@ def test_in_a_database(maker: Maker, story: Story, services: Services) -> None:
     )
 
 
-@pytest.mark.parametrize("maker", ASYNC, ids=str)
-@stories
+@told_to(ASYNC)
 def test_in_a_database_under_asyncio(maker: Maker, story: Story, services: Services) -> None:
     """With batching: which calls go together is part of the schedule."""
     with asyncio.Runner() as runner:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, Final, Protocol, TypeAlias
 
 from ..run import Pause
-from ..store import Call, Replace, Steps
+from ..store import Call, Record, Replace, Steps, Swept
 from .any_store import PATIENCE, finished
 from .path import Option
 from .scene import Scene, TimePasses
@@ -100,10 +100,15 @@ class Party:
             self.call, self.error = None, error
 
     def _outcome(self, answer: Any) -> str:
-        if hasattr(answer, "data") and hasattr(answer, "key"):
-            ledger = self.scene.ledger
-            return f"{ledger.name(answer.key)} {ledger.content(answer)}"
-        return repr(answer)
+        """What is the same in each run: names and contents, and no keys or moments."""
+        ledger = self.scene.ledger
+        match answer:
+            case Record():
+                return f"{ledger.name(answer.key)} {ledger.content(answer)}"
+            case Swept():
+                return f"{answer.deleted} deleted"
+            case _:
+                return repr(answer)
 
 
 def described(call: Call[Any]) -> str:
