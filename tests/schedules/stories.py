@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
+from websessions import Conflict
 from websessions.testing.requests import (
     Script,
     fail,
@@ -71,7 +72,10 @@ STORIES: Final[dict[str, Story]] = {
     "log out with a message": Story(
         {"A": request(logout, write("bye")), "B": request(write("b"), save, write("c"))}
     ),
-    "log in and write": Story({"A": request(login("ada")), "B": request(write("user_id"))}),
+    "log in and write": Story({"A": request(login("ada")), "B": request(write("b"))}),
+    "log in and take over": Story(
+        {"A": request(login("ada"), may_raise=Conflict), "B": request(write("user_id"))}
+    ),
     "log in twice": Story({"A": request(login("ada")), "B": request(login("bob"))}),
     "log in and out": Story({"A": request(login("ada")), "B": request(read, logout)}),
     "log in, go on, log out": Story(
@@ -79,6 +83,17 @@ STORIES: Final[dict[str, Story]] = {
     ),
     "regenerate and write": Story(
         {"A": request(regenerate(), write("a")), "B": request(write("b"))}
+    ),
+    "regenerate twice": Story(
+        {"A": request(regenerate(), write("a")), "B": request(regenerate(), write("b"))}
+    ),
+    "regenerate and log out": Story({"A": request(regenerate()), "B": request(read, logout)}),
+    "regenerate and write for a while": Story(
+        {
+            "A": request(regenerate()),
+            "B": request(write("a"), save, write("b")),
+            "C": time_passes(timedelta(seconds=10)),
+        }
     ),
     "regenerate and forget": Story(
         {"A": request(regenerate(keep_data=False), write("a")), "B": request(write("b"))}
@@ -125,7 +140,7 @@ STORIES: Final[dict[str, Story]] = {
         {"A": request(write("a")), "B": request(write("b")), "C": request(logout)}
     ),
     "two write and one logs in": Story(
-        {"A": request(write("a")), "B": request(write("user_id")), "C": request(login("ada"))}
+        {"A": request(write("a")), "B": request(write("b")), "C": request(login("ada"))}
     ),
     "write, log in, log out": Story(
         {"A": request(write("a")), "B": request(login("ada")), "C": request(read, logout)}

@@ -244,7 +244,7 @@ def test_a_planted_bug_is_found(
 
 def test_a_bug_of_the_lifecycle_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last writer of a conflict wins everything."""
-    monkeypatch.setattr(lifecycle, "merge", lambda base, mine, theirs, same: dict(mine))
+    monkeypatch.setattr(lifecycle, "merge", lambda base, mine, *_: dict(mine))
     with pytest.raises(Broken, match="it should be"):
         explore(healthy, WRITERS)
 

@@ -75,6 +75,7 @@ class Ledger:
         self._intended: dict[str, _Intended] = {}
         self._may_begin: set[str] = set()
         self._wrote: dict[str, Key] = {}
+        self._graces: dict[Key, tuple[Key, datetime]] = {}
 
     # What requests tell
 
@@ -119,7 +120,9 @@ class Ledger:
             Violation: its changes were not stored, though its session lives.
         """
         intended = self._intended.pop(who, None)
-        if intended is not None and intended.is_a_change and intended.key in self._live:
+        if intended is None or intended.key is None or not intended.is_a_change:
+            return
+        if self._found(intended.key) is not None:
             raise Violation(f"{who} was told that its changes are saved; they never were")
 
     def given(self, who: str, key: Key) -> None:
@@ -150,25 +153,27 @@ class Ledger:
         """
         self._expire()
         match call, answer:
-            case Load(key), None:
-                if key in self._live:
+            case (Load(key), None) | (Delete(key), False):
+                if self._found(key) is not None:
                     raise Violation(f"{who} was told that {self.name(key)} is not there; it is")
             case Load(key), Record():
-                self._alive(key, f"{who} has read")
-                self._compare(key, answer, f"{who} has read {self.name(key)}:")
+                if answer.key != self._found(key):
+                    self._alive(key, f"{who} has read")
+                    raise Violation(f"{who} asked for {self.name(key)}, and got another one")
+                self._compare(answer.key, answer, f"{who} has read {self.name(answer.key)}:")
             case Insert(key), Record():
                 self._insert(who, key, answer)
             case Replace(seen), Record():
                 self._alive(seen.key, f"a write of {who} was acknowledged for")
                 self._replace(who, seen.key, answer)
+                until: datetime | None = getattr(call, "grace_until", None)
+                if answer.key != seen.key and until is not None:
+                    self._graces[seen.key] = answer.key, until
             case Touch(key), True:
                 self._alive(key, f"{who} was told that it touched")
                 self._live[key].expires = call.expires
             case Delete(key), True:
-                self._end(key)
-            case Delete(key), False:
-                if key in self._live:
-                    raise Violation(f"{who} was told that {self.name(key)} is not there; it is")
+                self._end(self._found(key) or key)
 
     def _insert(self, who: str, key: Key, written: Record) -> None:
         if key in self._ended:
@@ -203,6 +208,13 @@ class Ledger:
         now = self._clock()
         for key in [key for key, live in self._live.items() if live.expires <= now]:
             self._end(key)
+
+    def _found(self, key: Key) -> Key | None:
+        """Where the session is that this key finds: its own, or one that has a grace for it."""
+        if key in self._live:
+            return key
+        to, until = self._graces.get(key, (None, None))
+        return to if until is not None and until > self._clock() and to in self._live else None
 
     def _alive(self, key: Key, what: str) -> None:
         if key in self._ended:
