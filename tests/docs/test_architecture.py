@@ -41,7 +41,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "adapters": {"store", "session", "lifecycle"},
     "stores": {"store", "session"},
     "sql": {"store", "session", "stores"},
-    "testing": {"store", "session", "stores"},
+    "testing": {"store", "session", "lifecycle", "stores"},
     "front": {"store", "session", "stores"},
 }
 """Besides itself."""

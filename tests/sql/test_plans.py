@@ -120,6 +120,9 @@ def test_writes_leave_the_indexes_alone_on_postgresql(services: Services) -> Non
     keys = [Sid.new().digest() for _ in range(1000)]
     store.perform([Insert(key, b'{"n": 1}', NOW + DAY, {}) for key in keys])
     engine = create_engine(way.url(services))
+    with store._opened.engine.connect() as connection:
+        # What autovacuum looks at, a write can not reuse; on a busy machine it looks for long.
+        connection.execute(text(f"ALTER TABLE {store.table.name} SET (autovacuum_enabled=off)"))
     try:
         for key in choose.choices(keys, k=500):
             [seen] = store.perform([Load(key)])
@@ -133,8 +136,8 @@ def test_writes_leave_the_indexes_alone_on_postgresql(services: Services) -> Non
             )
             updates, hot, options = connection.execute(statement, {"name": store.table.name}).one()
         assert updates == 500
-        assert hot > 450, "all, but for those beside a version that autovacuum still looks at"
-        assert options == ["fillfactor=80"]
+        assert hot > 490, "all, but for those on a page that is full at the moment"
+        assert "fillfactor=80" in options
     finally:
         engine.dispose()
         store.close()

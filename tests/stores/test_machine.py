@@ -425,14 +425,15 @@ def explore(
     make_store: Callable[..., Any],
     run: Callable[[Coroutine[Any, Any, Any]], Any],
     examples: int,
+    kind: Callable[..., RuleBasedStateMachine] = StoreMachine,
 ) -> None:
-    """Run the machine over a store, as many examples as asked for."""
+    """Run a machine over a store, as many examples as asked for."""
     clock = FakeClock()
     store = AnyStore(make_store(clock, **OPTIONS))
     run(store.sync())
     try:
         # It calls whatever it is given, a class in most cases.
-        machine = cast(type[StoreMachine], lambda: StoreMachine(store, clock, run))
+        machine = cast(type[RuleBasedStateMachine], lambda: kind(store, clock, run))
         run_state_machine_as_test(
             machine,
             settings=settings(
