@@ -80,6 +80,7 @@ def test_in_a_database(maker: Maker, story: Story, services: Services) -> None:
         story.parties,
         turns=by_statement(),
         preemptions=2,
+        graces=maker.table == "generated",
         **story.options,
     )
 
@@ -94,6 +95,7 @@ def test_in_a_database_under_asyncio(maker: Maker, story: Story, services: Servi
                 story.parties,
                 turns=by_round_trip(),
                 preemptions=0 if story.is_long else 1,
+                graces=maker.table == "generated",
                 **story.options,
             )
         )

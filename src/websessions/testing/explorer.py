@@ -71,6 +71,7 @@ def explore(
     turns: MakeTurns = by_call,
     schedule: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    graces: bool = True,
     **options: Any,
 ) -> Explored:
     """Run these parties in every order over a sync store.
@@ -85,6 +86,8 @@ def explore(
         turns: what a turn is: `by_call`, or `by_statement()`.
         schedule: run this one alone.
         settings: options of the middleware.
+        graces: whether the store finds a session by the id that it had before, for as long as the
+            middleware says. False for one that can not.
         options: options of the store.
 
     Raises:
@@ -95,7 +98,7 @@ def explore(
     store = AnyStore(_made(make_store, clock, options))
     if isinstance(store.store, AsyncSessionStore):
         raise TypeError("this is an async store: await explore_async(...)")
-    explorer = _Explorer(store, clock, parties, sessions, preemptions, turns, settings or {})
+    explorer = _Explorer(store, clock, parties, sessions, preemptions, turns, settings, graces)
     return finished(explorer.explore(schedule))
 
 
@@ -108,12 +111,13 @@ async def explore_async(
     turns: MakeTurns = by_call,
     schedule: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    graces: bool = True,
     **options: Any,
 ) -> Explored:
     """The same over an async store. `turns` is `by_call`, or `by_round_trip()`; see `explore`."""
     clock = FakeClock()
     store = AnyStore(_made(make_store, clock, options))
-    explorer = _Explorer(store, clock, parties, sessions, preemptions, turns, settings or {})
+    explorer = _Explorer(store, clock, parties, sessions, preemptions, turns, settings, graces)
     return await explorer.explore(schedule)
 
 
@@ -130,7 +134,8 @@ class _Explorer:
         sessions: Sessions,
         preemptions: int | None,
         turns: MakeTurns,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, Any] | None,
+        graces: bool,
     ) -> None:
         for name in parties:
             if not name.isidentifier():
@@ -141,7 +146,8 @@ class _Explorer:
         self._sessions = sessions
         self._preemptions = preemptions
         self._make_turns = turns
-        self._settings = settings
+        self._settings = settings or {}
+        self._graces = graces
 
     async def explore(self, schedule: str | None) -> Explored:
         try:
@@ -178,7 +184,7 @@ class _Explorer:
 
     async def _run(self, path: Path | _Given) -> str:
         """One run; its schedule."""
-        scene = Scene(self._store, self._clock, self._settings)
+        scene = Scene(self._store, self._clock, self._settings, graces=self._graces)
         await scene.begin(self._sessions)
         parties = {
             name: Party(name, _in_order(script, Tab(name, scene)), scene)

@@ -64,9 +64,10 @@ class Ledger:
     Args:
         codec: the store's.
         clock: the store's.
+        graces: whether the store finds a session by the id that it had before, while that lasts.
     """
 
-    def __init__(self, codec: Codec, clock: Clock) -> None:
+    def __init__(self, codec: Codec, clock: Clock, *, graces: bool = True) -> None:
         self._codec = codec
         self._clock = clock
         self._live: dict[Key, _Live] = {}
@@ -75,6 +76,7 @@ class Ledger:
         self._intended: dict[str, _Intended] = {}
         self._may_begin: set[str] = set()
         self._wrote: dict[str, Key] = {}
+        self._has_graces = graces
         self._graces: dict[Key, tuple[Key, datetime]] = {}
 
     # What requests tell
@@ -167,7 +169,7 @@ class Ledger:
                 self._alive(seen.key, f"a write of {who} was acknowledged for")
                 self._replace(who, seen.key, answer)
                 until: datetime | None = getattr(call, "grace_until", None)
-                if answer.key != seen.key and until is not None:
+                if self._has_graces and answer.key != seen.key and until is not None:
                     self._graces[seen.key] = answer.key, until
             case Touch(key), True:
                 self._alive(key, f"{who} was told that it touched")

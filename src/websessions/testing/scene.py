@@ -39,9 +39,12 @@ class Scene:
         store: the store.
         clock: its clock.
         settings: the middleware's options, `secret` and `genid` aside.
+        graces: whether the store finds a session by the id that it had before.
     """
 
-    def __init__(self, store: AnyStore, clock: FakeClock, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, store: AnyStore, clock: FakeClock, settings: Mapping[str, Any], *, graces: bool
+    ) -> None:
         # Ids that a run repeats, and that no two visitors share.
         self._numbers = itertools.count(1)
         self.store = store
@@ -50,7 +53,7 @@ class Scene:
             store.store,
             SessionSettings(secret=SECRET, genid=lambda: self.new_sid().value, **settings),
         )
-        self.ledger = Ledger(store.store.codec, clock)
+        self.ledger = Ledger(store.store.codec, clock, graces=graces)
         self._cookies: dict[str, str] = {}
 
     def new_sid(self) -> Sid:

@@ -167,14 +167,15 @@ class _Thread:
     first: bool = False
     held_up: bool = False
     is_back: bool = False
+    halfway: bool = False
     thread: threading.Thread | None = None
 
 
 class ByStatement:
     """A turn is one statement of a sync store: each party is a thread on a connection of its own.
 
-    The first statement of a call belongs to the turn in which the call begins. So the clock, which
-    the store reads before it, does not jump between the two.
+    The first statement of a call belongs to the turn in which the call begins, and the clock does
+    not jump in the middle of a call: a store reads it once for all of them.
 
     A party that does not come to its next point within `patience` waits for a lock that a paused
     one holds: another one goes on instead, and it when the lock is free.
@@ -197,10 +198,12 @@ class ByStatement:
 
     def waiting(self) -> Sequence[Option]:
         with self._news:
+            halfway = any(one.halfway for one in self._threads.values())
             waiting = [
                 Option(name, one.parked)
                 for name, one in self._threads.items()
                 if one.parked is not None
+                and not (halfway and isinstance(one.party.call, TimePasses))
             ]
             held_up = [name for name, one in self._threads.items() if one.running]
         if held_up and not waiting:
@@ -238,6 +241,7 @@ class ByStatement:
             one.first = False
             return
         assert one.party.call is not None
+        one.halfway = True
         self._park(one, f"{described(one.party.call)}, next statement")
 
     def _live(self, one: _Thread) -> None:
@@ -248,6 +252,7 @@ class ByStatement:
                 self._park(one, described(party.call))
                 one.first = True
                 answer = finished(self._scene.perform(party.call))
+                one.halfway = False
                 if one.held_up:
                     # Somebody else is having a turn.
                     one.is_back = True
