@@ -83,7 +83,9 @@ class Requests(RuleBasedStateMachine):
         self.clock = clock
         self._run = run
         self.lifecycle = Lifecycle(
-            store.store, SessionSettings(secret="the secret of the request machine")
+            store.store,
+            # The model knows no grace; schedules and histories do.
+            SessionSettings(secret="the secret of the request machine", regenerate_grace=0),
         )
         self.headers = {"ada": "", "bob": ""}
         self.jars: dict[str, Sess | None] = {"ada": None, "bob": None}
@@ -217,9 +219,8 @@ class Requests(RuleBasedStateMachine):
     @rule(visitor=visitors, reads=st.booleans())
     def begin(self, visitor: str, reads: bool = True) -> None:
         """A request comes in. Its session is read at once, or when it is used."""
-        store: Any = self.store.store
         kind: Any = SyncExchange if self._run is finished else AsyncExchange
-        exchange = kind(self.lifecycle, store, self.headers[visitor], https=False)
+        exchange = kind(self.lifecycle, self.headers[visitor], https=False)
         row = Row.UNREAD if self.headers[visitor] else Row.UNBORN
         self.open.append(Open(visitor, exchange, self.jars[visitor], row))
         if reads:

@@ -168,7 +168,7 @@ class Ledger:
             case Replace(seen), Record():
                 self._alive(seen.key, f"a write of {who} was acknowledged for")
                 self._replace(who, seen.key, answer)
-                until: datetime | None = getattr(call, "grace_until", None)
+                until = call.grace_until
                 if self._has_graces and answer.key != seen.key and until is not None:
                     self._graces[seen.key] = answer.key, until
             case Touch(key), True:
