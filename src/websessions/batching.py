@@ -1,8 +1,8 @@
 """Natural batching: calls that arrive while others are under way go together, next.
 
-Nobody waits for company: as long as there is a place, a call goes at once, under asyncio in the
-next turn of the event loop, with whatever else has arrived by then. Two batches are under way at
-most; what arrives meanwhile forms the next one, which leaves when one of them is back. So a quiet
+The first call goes at once, under asyncio in the next turn of the event loop, with whatever else
+has arrived by then. What arrives while it is under way forms the next batch, which leaves when the
+last one is back, or beside it as soon as it is as large; two are under way at most. So a quiet
 server answers as fast as without batching, and a busy one makes one round trip, one pool check-out
 and one commit serve many requests. There are no timers.
 
@@ -74,6 +74,7 @@ class Line(Generic[C, A]):
         self._size = size
         self._waiting: deque[Waiting[C, A]] = deque()
         self._being_changed: set[Hashable] = set()
+        self._under_way = 0
 
     def is_idle(self) -> bool:
         """Whether nothing waits, and nothing is under way."""
@@ -83,10 +84,16 @@ class Line(Generic[C, A]):
         self._waiting.append(Waiting(call, changed, answered))
 
     def is_ready(self) -> bool:
-        """Whether there is a place, and somebody who can go."""
-        return self.places > 0 and any(
-            waiting.changed not in self._being_changed for waiting in self._waiting
-        )
+        """Whether there is a place, and enough who can go: as many as are under way already.
+
+        A few that leave beside many would cost a round trip of their own, and soon all batches
+        would be small. Those many are back in a moment, and the next batch is large, too.
+        """
+        if self.places <= 0:
+            return False
+        if len(self._waiting) < self._under_way:
+            return False
+        return any(waiting.changed not in self._being_changed for waiting in self._waiting)
 
     def board(self) -> list[Waiting[C, A]]:
         """Take the first call that can go from what waits, and all that can go with it."""
@@ -109,11 +116,13 @@ class Line(Generic[C, A]):
         held.extend(self._waiting)
         self._waiting = held
         self._being_changed.update(w.changed for w in batch if w.changed is not None)
+        self._under_way += len(batch)
         return batch
 
     def land(self, batch: Sequence[Waiting[C, A]]) -> None:
         """The batch is back: its place is free, and what it changed may be changed again."""
         self.places += 1
+        self._under_way -= len(batch)
         self._being_changed.difference_update(waiting.changed for waiting in batch)
 
     def leave(self) -> Iterator[A]:

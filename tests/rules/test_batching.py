@@ -271,7 +271,7 @@ async def test_what_arrives_meanwhile_goes_together() -> None:
 
 
 async def test_who_was_answered_by_one_batch_may_ask_again_in_the_next() -> None:
-    """Two batches that go to and fro hold all of a busy server's requests, not two thirds."""
+    """So a batch holds all that a busy server's requests want, and not two thirds of it."""
     sky = Sky()
     batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
     answered = []
@@ -284,15 +284,37 @@ async def test_who_was_answered_by_one_batch_may_ask_again_in_the_next() -> None
     await turns(3)
     late = asyncio.ensure_future(batcher.submit(Call(4, "w", "x")))
     await turns(3)
-    waiting = asyncio.ensure_future(batcher.submit(Call(5, "w", "y")))
-    assert [len(flight.calls) for flight in sky.flights] == [4, 1]
+    assert [len(flight.calls) for flight in sky.flights] == [4]
     sky.flights[0].landed.set_result("abcd")
     await turns(5)
-    assert [len(flight.calls) for flight in sky.flights] == [1, 5]
-    for flight in sky.flights:
-        flight.landed.set_result("efghi")
-    await asyncio.gather(requests, late, waiting)
+    assert [len(flight.calls) for flight in sky.flights] == [5]
+    sky.flights[0].landed.set_result("efghi")
+    await asyncio.gather(requests, late)
     assert len(answered) == 8
+
+
+async def test_few_calls_do_not_leave_beside_many_and_many_do() -> None:
+    """A round trip for each handful is what batches are there to spare."""
+    sky = Sky()
+    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    numbers = itertools.count()
+
+    async def arrive(calls: int) -> list[int]:
+        for _ in range(calls):
+            number = next(numbers)
+            requests.append(
+                asyncio.ensure_future(batcher.submit(Call(number, "w", f"key {number}")))
+            )
+        await turns(3)
+        return [len(flight.calls) for flight in sky.flights]
+
+    requests: list[asyncio.Future[Any]] = []
+    assert await arrive(3) == [3]
+    assert await arrive(2) == [3]
+    assert await arrive(1) == [3, 3]
+    for flight in list(sky.flights):
+        flight.landed.set_result("abc")
+    await asyncio.gather(*requests)
 
 
 async def test_a_flight_that_is_cancelled_before_it_begins_gives_its_place_back() -> None:
