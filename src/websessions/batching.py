@@ -125,6 +125,11 @@ class Line(Generic[C, A]):
         self._under_way -= len(batch)
         self._being_changed.difference_update(waiting.changed for waiting in batch)
 
+    def turn_back(self, batch: Sequence[Waiting[C, A]]) -> None:
+        """The batch does not leave after all: whoever still waits is first in line again."""
+        self.land(batch)
+        self._waiting.extendleft(w for w in reversed(batch) if not w.answered.done())
+
     def leave(self) -> Iterator[A]:
         """Empty the line."""
         while self._waiting:
@@ -243,16 +248,17 @@ class Batcher(Generic[C]):
 class _Caller(Generic[C]):
     """A thread that waits for its answer, or for its turn to send a batch."""
 
-    __slots__ = ("_woken", "answer", "batch")
+    __slots__ = ("_woken", "answer", "batch", "has_left")
 
     def __init__(self) -> None:
         self.answer: Any = None
+        self.has_left = False
         self.batch: list[Waiting[C, _Caller[C]]] | None = None
         self._woken = threading.Lock()
         self._woken.acquire()
 
     def done(self) -> bool:
-        return False  # a thread can not leave
+        return self.has_left
 
     def wake(self) -> None:
         self._woken.release()
@@ -285,17 +291,25 @@ class ThreadBatcher(Generic[C]):
         self._send = send
         self._line: Line[C, _Caller[C]] = Line(lane, changes, under_way, size)
         self._lock = threading.Lock()
+        self._of_this_thread = threading.local()
         self._closed = False
 
     def submit(self, call: C) -> Any:
         """The call's answer: a result, or the exception that it was answered with."""
+        if getattr(self._of_this_thread, "is_sending", False):
+            # It would wait for itself.
+            return self._answered([call])[0]
         caller: _Caller[C] = _Caller()
         with self._lock:
             if self._closed:
                 return Closed()
             self._line.join(call, self._line.changes(call), caller)
             self._launch()
-        caller.wait()
+        try:
+            caller.wait()
+        except BaseException:  # a signal handler's, or a timeout's of green threads
+            self._leave(caller)
+            raise
         if caller.batch is not None:
             self._fly(caller, caller.batch)
         return caller.answer
@@ -304,18 +318,34 @@ class ThreadBatcher(Generic[C]):
         """Wake whoever can go, as far as there are places. The lock is held."""
         while self._line.is_ready():
             batch = self._line.board()
+            if not batch:
+                continue  # those who waited have left
             self._line.places -= 1
             first = batch[0].answered
             first.batch = batch
             first.wake()
 
+    def _leave(self, caller: _Caller[C]) -> None:
+        """The caller waits no longer. If it was to send a batch, another one does."""
+        with self._lock:
+            caller.has_left = True
+            if caller.batch is not None:
+                self._line.turn_back(caller.batch)
+            self._launch()
+
+    def _answered(self, calls: Sequence[C]) -> Sequence[Any]:
+        try:
+            return self._send(calls)
+        except Exception as error:
+            return _failed(error, len(calls))
+
     def _fly(self, sender: _Caller[C], batch: list[Waiting[C, _Caller[C]]]) -> None:
         answers: Sequence[Any] = ()
+        self._of_this_thread.is_sending = True
         try:
-            answers = self._send([waiting.call for waiting in batch])
-        except Exception as error:
-            answers = _failed(error, len(batch))
+            answers = self._answered([waiting.call for waiting in batch])
         finally:
+            self._of_this_thread.is_sending = False
             # However this ends, an interrupted thread included, nobody is left waiting.
             with self._lock:
                 self._line.land(batch)

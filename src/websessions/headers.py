@@ -80,8 +80,10 @@ def private(cache_control: str | None) -> str:
     >>> private("public, max-age=60")
     'max-age=60, private'
     """
-    if not cache_control or '"' in cache_control:  # private="..." is about single fields
+    if not cache_control:
         return "private"
+    if '"' in cache_control:  # private="..." is about single fields
+        return "private, no-store" if "no-store" in cache_control.lower() else "private"
     directives = [directive.strip() for directive in cache_control.split(",")]
     names = {directive.partition("=")[0].strip().lower() for directive in directives}
     if "no-store" in names or ("private" in names and not names & {"public", "s-maxage"}):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
@@ -41,7 +41,7 @@ class Finished:
         vary: whether the response depends on the session.
     """
 
-    cookie: str | None
+    cookie: str | None = field(repr=False)
     vary: bool
 
 
@@ -85,6 +85,7 @@ class RequestSession(ABC, Generic[S]):
     _failed = False
     _outdated = False
     _left_a_grace = False
+    _as_found: Record | None = None
 
     def __init__(
         self,
@@ -168,6 +169,7 @@ class RequestSession(ABC, Generic[S]):
             self.session._begin()
         else:
             self._found(record)
+            self._as_found = self._as_found or record
 
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
@@ -349,7 +351,7 @@ class RequestSession(ABC, Generic[S]):
         for _ in range(3):
             sid = session._sid or self.new_sid()
             record = yield from ask(
-                Insert(self._store.key(sid), data, self._expires(), session._values)
+                Insert(self._store.key(sid), data, self._expires(), dict(session._values))
             )
             if record is not None:
                 session._sid = self._presented = sid
@@ -383,9 +385,8 @@ class RequestSession(ABC, Generic[S]):
         def write(data: bytes) -> Replace:
             assert self._record is not None
             grace_until = self._store.clock() + moving if moving else None
-            return Replace(
-                self._record, data, self._expires(), session._values, new_key, grace_until
-            )
+            values = dict(session._values)  # the handler may go on before they are written
+            return Replace(self._record, data, self._expires(), values, new_key, grace_until)
 
         def again(theirs: Record) -> Replace | None:
             nonlocal new_key, moving, sid, stopped
@@ -415,6 +416,8 @@ class RequestSession(ABC, Generic[S]):
             self._presented, self._saved = sid, True
             if moving is not None:
                 self._left_a_grace = bool(moving)
+                if not moving:
+                    self._as_found = written  # no old id is left that could share what follows
 
     def _resolved(self, theirs: Record, *, emptied: bool) -> bytes:
         """What is to be written over theirs; the session shows it from here on."""
@@ -493,8 +496,10 @@ class RequestSession(ABC, Generic[S]):
         in_two = self._left_a_grace and session._intent is Intent.KEEP and not self.responding
         if self._record is None or not (in_two or session._intent is Intent.REGENERATE):
             return
-        before = self._decode(self._record).get(USER_KEY)
-        if self._is_same(before, session._values.get(USER_KEY)):
+        # An earlier save of this request may have written who it is: as the old id's session.
+        known = [seen for seen in (self._record, self._as_found) if seen is not None]
+        user = session._values.get(USER_KEY)
+        if all(self._is_same(self._decode(seen).get(USER_KEY), user) for seen in known):
             return
         if in_two:
             session._sid = self.new_sid()

@@ -103,6 +103,7 @@ class _Records:
             case Put(key, data, expires):
                 there = records.get(key)
                 version = 1 if there is None else (there.version or 0) + 1
+                self._drop(key, now)  # no previous key finds what is there now
                 records[key] = Record(key, data, expires, version)
                 return None
             case Touch(key, expires, slack, seen):

@@ -8,6 +8,7 @@ reserved key `$cookie` where a handler gave this one session another than the se
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Iterator, MutableMapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -70,9 +71,10 @@ def stored_lifetime(stored: object) -> Lifetime:
     """
     match stored:
         case {"expires": str(moment)}:
-            expires = datetime.fromisoformat(moment)
-            if expires.utcoffset() is not None:
-                return Lifetime(None, expires)
+            with suppress(ValueError):  # its message would quote what is stored
+                expires = datetime.fromisoformat(moment)
+                if expires.utcoffset() is not None:
+                    return Lifetime(None, expires)
         case {"max_age": None}:
             return Lifetime(None, None)
         case {"max_age": int(seconds) | float(seconds)}:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from tests.fixtures.services import Services
-from tests.sql.drivers import ALL, Face, Way, a_sid, dispose, ways
+from tests.sql.drivers import ALL, Face, Way, a_sid, dispose, in_transaction, ways
 from tests.sql.processes import child
 from websessions.errors import StoreError, StoreTimeout, StoreUnavailable
+from websessions.sid import Key
+from websessions.store import Insert, Load, Replace
 
 SQLITE = tuple(way for way in ALL if way.database == "sqlite")
 
@@ -158,3 +162,35 @@ async def test_a_folder_that_goes_away_is_unavailable(way: Way, tmp_path: Path) 
     await store.sync()
     assert await store.length() == 0
     await store.close()
+
+
+@ways(*SQLITE)
+async def test_a_batch_that_fills_the_disk_is_done_once(services: Services, way: Way) -> None:
+    """SQLite ends the whole transaction then; whoever comes behind must not be done twice."""
+    engine = way.engine(way.url(services))
+    async with way.open(engine) as face:
+        store, expires = face.store, datetime.now(UTC) + timedelta(days=1)
+        keys = [Key(bytes([number]) * 32) for number in range(4)]
+        inserts = [Insert(key, b"{}", expires, {}) for key in keys]
+        for insert in inserts:
+            await face.ask(insert)
+        await in_transaction(engine, text("PRAGMA wal_checkpoint"))
+        [[pages]] = await in_transaction(engine, text("PRAGMA page_count"))
+        limit = f"PRAGMA max_page_count = {pages + 20}"
+        event.listen(
+            getattr(engine, "sync_engine", engine),
+            "checkout",
+            lambda connection, *_: connection.cursor().execute(limit),
+        )
+        seen = [await face.ask(Load(key)) for key in keys]
+        datas = [b"1", b"x" * 1_000_000, b"3", b"4"]
+        answers = store.perform(
+            [Replace(one, data, expires, {}) for one, data in zip(seen, datas, strict=True)]
+        )
+        answers = await answers if inspect.isawaitable(answers) else answers
+
+        assert isinstance(answers[1], StoreError)
+        there = [await face.ask(Load(key)) for key in keys]
+        assert [answers[0], *answers[2:]] == [there[0], *there[2:]]
+        assert [record.version for record in there] == [2, 1, 2, 2]
+    await dispose(engine)

@@ -75,6 +75,30 @@ def become_admin(session: Session) -> None:
     session["admin"] = True
 
 
+async def log_in_and_save_first(session: Session) -> None:
+    session.user_id = 7
+    saved = session.save()
+    if saved is not None:
+        await saved
+    session.regenerate()
+
+
+@ways
+async def test_a_login_that_saves_before_it_regenerates_leaves_the_old_id_nothing(
+    open_site: OpenSite, way: str
+) -> None:
+    """Who had planted the old id would be the new user for as long as a grace lasts."""
+    site = await open_site(way)
+    browser = site.browser()
+    await browser.visit(lambda session: session.update(cart=[1]))
+    thief = browser.twin()
+
+    await browser.visit(log_in_and_save_first)
+
+    assert await browser.read() == {"cart": [1], "user_id": 7}
+    assert await thief.read() == {}
+
+
 @ways
 @pytest.mark.parametrize("change", [log_in, become_admin])
 async def test_a_slow_request_under_the_old_id_does_not_undo_a_login(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from websessions.batching import Batcher, Closed, ThreadBatcher
+from websessions.batching import Batcher, Closed, ThreadBatcher, _Caller
 
 
 @dataclass(frozen=True)
@@ -464,6 +465,61 @@ def test_a_thread_that_is_interrupted_while_it_sends_leaves_nobody_waiting() -> 
     [following] = runway.submit(*reads(3))
     runway.next_up().land()
     assert following.result(10) == "answer 3"
+
+
+def test_a_thread_that_leaves_the_line_stops_nobody() -> None:
+    """A signal handler may raise while the main thread waits: whoever is next sends the batch."""
+    runway = Runway(under_way=1)
+    runway.submit(*reads(0))
+    first = runway.next_up()
+
+    def interrupted(*_: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupted)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(InterruptedError):
+            runway.batcher.submit(Call(1, "r", None))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert runway._arrived.get(timeout=10) == Call(1, "r", None)
+    [following] = runway.submit(*reads(2))
+    first.land()
+    second = runway.next_up()
+    assert second.calls == tuple(reads(2))
+    second.land()
+    assert following.result(10) == "answer 2"
+
+
+def test_who_leaves_with_a_batch_to_send_hands_it_on() -> None:
+    runway = Runway(under_way=1)
+    leaver: _Caller[Call] = _Caller()
+    line = runway.batcher._line
+    line.places = 0
+    line.join(Call(0, "r", None), None, leaver)
+    [answer] = runway.submit(*reads(1))
+    line.places = 1
+    with runway.batcher._lock:
+        runway.batcher._launch()
+    assert leaver.batch is not None
+    runway.batcher._leave(leaver)
+    flight = runway.next_up()
+    assert flight.calls == tuple(reads(1))
+    flight.land()
+    assert answer.result(10) == "answer 1"
+
+
+def test_what_a_call_asks_for_while_it_is_sent_does_not_wait_for_itself() -> None:
+    """The app's own function for a column may use the store."""
+
+    def send(calls: Sequence[Call]) -> Sequence[object]:
+        return [batcher.submit(Call(2, "r", None)) if c.number == 1 else "inner" for c in calls]
+
+    batcher: ThreadBatcher[Call] = ThreadBatcher(
+        send, lane=lambda call: call.lane, changes=lambda call: call.changes, under_way=1
+    )
+    assert batcher.submit(Call(1, "r", None)) == "inner"
 
 
 def test_who_waits_is_refused_at_closing_and_what_is_under_way_goes_on() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +20,7 @@ from tests.fixtures.services import Services
 from tests.sql.drivers import ALL, ASYNC, BY_ID, ONE_A_DATABASE, Face, Way, a_name, a_sid, ways
 from websessions.asgi import SessionMiddleware
 from websessions.errors import ConfigurationError, StoreError
-from websessions.sid import Sid
+from websessions.sid import Key, Sid
 from websessions.sql import SQLSessionStore
 from websessions.store import Insert, Load, Put, Replace
 
@@ -320,3 +322,33 @@ async def test_a_value_that_does_not_fit_its_column_does_not_leak(
         if isinstance(caught.value, StoreError):
             assert "hunter2" not in str(caught.value)
         assert await store.length() == 0
+
+
+@ways(*ALL)
+async def test_columns_are_computed_in_the_context_of_their_own_request(
+    way: Way, services: Services
+) -> None:
+    """`flask.request` and its like are context variables: each row gets its own visitor's."""
+    visitor: ContextVar[str] = ContextVar("visitor")
+
+    def extend(defaults: dict[str, Any], session: Any) -> dict[str, Any]:
+        return {**defaults, "address": visitor.get("nobody")}
+
+    table = app_table()
+    names = [f"visitor {number}" for number in range(12)]
+    async with way.open(way.url(services), table=table, extend_default_fields=extend) as face:
+        store: Any = face.store
+
+        async def begin(name: str) -> None:
+            visitor.set(name)
+            call = Insert(Key(name.encode().ljust(32)), b"{}", SOON, {})
+            if way.asynchronous:
+                [record] = await store.perform([call])
+            else:
+                [record] = await asyncio.to_thread(store.perform, [call])
+            assert record is not None
+
+        await asyncio.gather(*map(begin, names))
+        rows = await face.rows(select(table.c.sid, table.c.address))
+    found = {bytes.fromhex(sid).strip().decode(): address for sid, address in rows}
+    assert found == {name: name for name in names}

@@ -17,6 +17,7 @@ from sqlalchemy import exc as sqlalchemy_exc
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn
 
+from ..errors import StoreError
 from ..store import Call, Clock, Insert, Load, Replace, Touch
 from .dialects import (
     autocommit,
@@ -28,7 +29,15 @@ from .dialects import (
     stays_in_autocommit,
     store_error,
 )
-from .operations import BATCHES, OPERATIONS, Cursor, Table, already_written, key_is_taken
+from .operations import (
+    BATCHES,
+    OPERATIONS,
+    Cursor,
+    Table,
+    Unbatchable,
+    already_written,
+    key_is_taken,
+)
 
 __all__ = ["Database"]
 
@@ -66,8 +75,12 @@ def _transaction(talk: _Conversation, begin: str) -> Iterator[None]:
     try:
         yield
         talk.cursor.execute("COMMIT", ())
-    except BaseException:
-        talk.connection.rollback()
+    except BaseException as error:
+        try:
+            talk.connection.rollback()
+        except Exception:
+            if isinstance(error, Exception):
+                raise _Lost(error) from error
         raise
 
 
@@ -166,15 +179,30 @@ class Database:
             if self._dialect.name == "sqlite":
                 with _transaction(talk, "BEGIN IMMEDIATE"):
                     inside = replace(talk, settle=_later)
-                    return [self._answer(inside, call, repeated=False) for call in calls]
+                    return [self._answer_or_stop(inside, call) for call in calls]
         except self._driver_errors as error:
             if self._is_lost(error, talk):
                 raise _Lost(error) from error
+            if self._dialect.name == "sqlite" and is_timeout(error):
+                # The file is locked, so each of them would wait as long, one after the other.
+                return [self._failure(error) for _ in calls]
         except _Lost:
             raise
         except Exception:  # noqa: S110  alone, the call that it belongs to gets it
             pass
         return ()
+
+    def _answer_or_stop(self, talk: _Conversation, call: Call[Any]) -> Any:
+        answer = self._answer(talk, call, repeated=False)
+        if isinstance(answer, StoreError):
+            # SQLite ends the whole transaction on some errors, and what followed would be kept.
+            raise Unbatchable
+        return answer
+
+    def _failure(self, error: Exception) -> StoreError:
+        failure = store_error(error, self._dialect)
+        failure.__cause__ = error
+        return failure
 
     def _answer(self, talk: _Conversation, call: Call[Any], *, repeated: bool) -> Any:
         """Perform one call, and end its transaction where there is one.
@@ -207,8 +235,7 @@ class Database:
                     if repeated:
                         answer = already_written(talk.cursor, self._table, call, now)
                 else:
-                    answer = store_error(error, self._dialect)
-                    answer.__cause__ = error
+                    answer = self._failure(error)
             except Exception as error:
                 # A row that is corrupt, or the app's own function for a column: its caller's.
                 answer = error

@@ -33,6 +33,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    null,
     or_,
     select,
     union_all,
@@ -302,10 +303,10 @@ class Statements:
             else:
                 return None
             if self.dialect.name in ("mysql", "mariadb"):
-                clause = clause.on_duplicate_key_update(self._overwriting(_parameter))
+                clause = clause.on_duplicate_key_update(self._putting_over())
             else:
                 clause = clause.on_conflict_do_update(
-                    index_elements=[self.layout.sid], set_=self._overwriting(_parameter)
+                    index_elements=[self.layout.sid], set_=self._putting_over()
                 )
             self._puts[names] = self._compiled(clause.inline())
         return self._puts[names]
@@ -314,7 +315,7 @@ class Statements:
     def overwrite(self) -> Statement:
         """Overwrite the row, live or not."""
         return self._compiled(
-            update(self.layout.table).where(self._is_it).values(self._overwriting(_parameter))
+            update(self.layout.table).where(self._is_it).values(self._putting_over())
         )
 
     @cached_property
@@ -621,6 +622,12 @@ class Statements:
                 else_=layout.sweep_after,
             )
         return values
+
+    def _putting_over(self) -> dict[str, Any]:
+        """The same for who may not know the session: no previous key finds what is there now."""
+        graced = (self.layout.previous_key, self.layout.previous_until)
+        ended = {column.key: null() for column in graced if column is not None}
+        return {**self._overwriting(_parameter), **ended}
 
     def _replace(self, given: Given) -> Any:
         """Write new data over the very version that was seen."""

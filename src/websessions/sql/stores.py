@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -138,6 +139,9 @@ class _SQLStore:
             elif isinstance(self._mirrors, Mapping) and self._mirrors:
                 self._mirrors = {"user_id": "user_id", **self._mirrors}
         self._layout = layout_of(self._table, self._mirrors, text=text)
+        self._asks_the_app = self._extend is not None or any(
+            callable(value) for value in self._computed_columns()
+        )
         self.sweeps_in_turns = self._layout.lease is not None
         if self._registry is not None and not isinstance(self._registry, MetaData):
             self._model = self._model or mapped_class(self._model_key, self._table, self._registry)
@@ -157,6 +161,14 @@ class _SQLStore:
             in_autocommit=opened.owned,
         )
 
+    def _goes_in_batches(self, calls: Sequence[Call[Any]]) -> bool:
+        """Calls of one session do; but not what has the app compute columns, since its functions
+        may look at their own request, in its own thread and context.
+        """
+        if len(calls) != 1 or not isinstance(calls[0], _OF_ONE_SESSION):
+            return False
+        return not (self._asks_the_app and isinstance(calls[0], _OF_COLUMNS))
+
     def _batchers(self, batcher: Callable[..., B]) -> tuple[B, B]:
         """What sends the calls that read, and what sends those that write."""
         make = partial(batcher, lane=_lane, changes=_changes)
@@ -166,6 +178,12 @@ class _SQLStore:
             return make(under_way=1), make(under_way=1)
         both = make(under_way=2)
         return both, both
+
+    def _computed_columns(self) -> Iterator[object]:
+        yield from (self._mirrors or {}).values()
+        for column in self._table.c:
+            for maker in (column.default, column.onupdate):
+                yield getattr(maker, "arg", None)
 
     @property
     def table(self) -> SQLTable:
@@ -225,7 +243,7 @@ class SQLSessionStore(_SQLStore, SessionStore):
 
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
         self.in_use()
-        if _goes_in_batches(calls):
+        if self._goes_in_batches(calls):
             batcher = self._reads if isinstance(calls[0], Load) else self._writes
             return [_or_unavailable(batcher.submit(calls[0]))]
         return self._database.perform(calls)
@@ -286,9 +304,11 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._enter(loop)
-        if _goes_in_batches(calls):
+        if self._goes_in_batches(calls):
             batcher = self._reads if isinstance(calls[0], Load) else self._writes
             return [_or_unavailable(await batcher.submit(calls[0]))]
+        if self._asks_the_app and not self._opened.asynchronous:
+            return await self._call(copy_context().run, self._database.perform, calls)
         return await self._call(self._database.perform, calls)
 
     def _batch(self, calls: Sequence[Call[Any]]) -> Awaitable[list[Any]]:
@@ -351,10 +371,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
 
 # The rest look at the whole table: they would keep a place from many requests.
 _OF_ONE_SESSION = (Load, Replace, Touch, Insert, Delete, Put)
-
-
-def _goes_in_batches(calls: Sequence[Call[Any]]) -> bool:
-    return len(calls) == 1 and isinstance(calls[0], _OF_ONE_SESSION)
+_OF_COLUMNS = (Replace, Insert, Put)
 
 
 def _or_unavailable(answer: Any) -> Any:

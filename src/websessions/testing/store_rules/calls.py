@@ -513,6 +513,16 @@ class CallRules(Capabilities):
         assert await store.ask(Touch(bench.key("a"), bench.after(500))) is False
         assert bench.value(store, await bench.loaded(store, "b")) == "old"
 
+    async def test_a_put_ends_the_grace(self, bench: Bench) -> None:
+        """What is there from then on may be somebody else's."""
+        self.need("graces")
+        store = await bench.store()
+        seen = await bench.inserted(store, "a")
+        await store.ask(_move(bench, store, seen, "b"))
+        await store.ask(Put(bench.key("b"), seen.data, seen.expires, {}))
+        assert await bench.is_there(store, "b")
+        assert not await bench.is_there(store, "a")
+
     async def test_without_graces_an_old_key_is_dead_at_once(self, bench: Bench) -> None:
         """A store that can not do it says so by doing nothing of it."""
         if self.graces:
