@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Batcher", "Closed", "Line", "ThreadBatcher"]
+__all__ = ["Batcher", "Caller", "Closed", "Late", "Line", "ThreadBatcher"]
 
 C = TypeVar("C")
 A = TypeVar("A", bound="Answered")
@@ -36,6 +36,10 @@ A = TypeVar("A", bound="Answered")
 
 class Closed(Exception):
     """The batcher was closed before this call could be sent."""
+
+
+class Late(Exception):
+    """It was not the call's turn, or it had no answer, for as long as its caller waits."""
 
 
 class Answered(Protocol):
@@ -57,16 +61,22 @@ class Waiting(NamedTuple, Generic[C, A]):
 class Line(Generic[C, A]):
     """Who waits, who is under way, and who may go next, with whom. Without I/O.
 
+    Args:
+        lane: calls share a batch with calls of the same lane only.
+        changes: what a call changes, or None if it only reads.
+        places: how many batches may be under way at once.
+        size: the largest batch.
+
     Attributes:
-        places: how many more batches may be under way.
+        places: how many more may be.
     """
 
     def __init__(
         self,
         lane: Callable[[C], object],
         changes: Callable[[C], Hashable | None],
-        places: int,
-        size: int,
+        places: int = 2,
+        size: int = 128,
     ) -> None:
         self.places = self._all_places = places
         self.changes = changes
@@ -89,11 +99,11 @@ class Line(Generic[C, A]):
         A few that leave beside many would cost a round trip of their own, and soon all batches
         would be small. Those many are back in a moment, and the next batch is large, too.
         """
-        if self.places <= 0:
-            return False
-        if len(self._waiting) < self._under_way:
-            return False
-        return any(waiting.changed not in self._being_changed for waiting in self._waiting)
+        return (
+            self.places > 0
+            and len(self._waiting) >= self._under_way
+            and any(waiting.changed not in self._being_changed for waiting in self._waiting)
+        )
 
     def board(self) -> list[Waiting[C, A]]:
         """Take the first call that can go from what waits, and all that can go with it."""
@@ -155,23 +165,16 @@ class Batcher(Generic[C]):
     Args:
         send: sends a batch and returns an answer for each of its calls, in order. What it raises
             is every call's answer.
-        lane: calls share a batch with calls of the same lane only.
-        changes: what a call changes, or None if it only reads.
-        under_way: how many batches are under way at once.
-        size: the largest batch.
+        line: where calls wait, this batcher's alone.
     """
 
     def __init__(
         self,
         send: Callable[[Sequence[C]], Awaitable[Sequence[Any]]],
-        *,
-        lane: Callable[[C], object],
-        changes: Callable[[C], Hashable | None],
-        under_way: int = 2,
-        size: int = 128,
+        line: Line[C, asyncio.Future[Any]],
     ) -> None:
         self._send = send
-        self._line: Line[C, asyncio.Future[Any]] = Line(lane, changes, under_way, size)
+        self._line = line
         self._boarding: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -245,7 +248,7 @@ class Batcher(Generic[C]):
             await asyncio.wait(self._tasks)
 
 
-class _Caller(Generic[C]):
+class Caller(Generic[C]):
     """A thread that waits for its answer, or for its turn to send a batch."""
 
     __slots__ = ("_woken", "answer", "batch", "has_left")
@@ -253,7 +256,7 @@ class _Caller(Generic[C]):
     def __init__(self) -> None:
         self.answer: Any = None
         self.has_left = False
-        self.batch: list[Waiting[C, _Caller[C]]] | None = None
+        self.batch: list[Waiting[C, Caller[C]]] | None = None
         self._woken = threading.Lock()
         self._woken.acquire()
 
@@ -263,8 +266,8 @@ class _Caller(Generic[C]):
     def wake(self) -> None:
         self._woken.release()
 
-    def wait(self) -> None:
-        self._woken.acquire()
+    def wait(self, seconds: float) -> bool:
+        return self._woken.acquire(timeout=seconds)
 
 
 class ThreadBatcher(Generic[C]):
@@ -273,23 +276,20 @@ class ThreadBatcher(Generic[C]):
     Args:
         send: sends a batch and returns an answer for each of its calls, in order. What it raises
             is every call's answer.
-        lane: calls share a batch with calls of the same lane only.
-        changes: what a call changes, or None if it only reads.
-        under_way: how many batches are under way at once.
-        size: the largest batch.
+        line: where calls wait, this batcher's alone.
+        patience: how many seconds a call waits for its turn, or for an answer that another thread
+            has asked for; None for as long as it takes.
     """
 
     def __init__(
         self,
         send: Callable[[Sequence[C]], Sequence[Any]],
-        *,
-        lane: Callable[[C], object],
-        changes: Callable[[C], Hashable | None],
-        under_way: int = 2,
-        size: int = 128,
+        line: Line[C, Caller[C]],
+        patience: float | None = None,
     ) -> None:
         self._send = send
-        self._line: Line[C, _Caller[C]] = Line(lane, changes, under_way, size)
+        self._line = line
+        self._patience = -1 if patience is None else patience
         self._lock = threading.Lock()
         self._of_this_thread = threading.local()
         self._closed = False
@@ -297,19 +297,22 @@ class ThreadBatcher(Generic[C]):
     def submit(self, call: C) -> Any:
         """The call's answer: a result, or the exception that it was answered with."""
         if getattr(self._of_this_thread, "is_sending", False):
-            # It would wait for itself.
+            # A listener of the engine's, say: it would wait for itself.
             return self._answered([call])[0]
-        caller: _Caller[C] = _Caller()
+        caller: Caller[C] = Caller()
         with self._lock:
             if self._closed:
                 return Closed()
             self._line.join(call, self._line.changes(call), caller)
             self._launch()
         try:
-            caller.wait()
+            has_turn = caller.wait(self._patience)
         except BaseException:  # a signal handler's, or a timeout's of green threads
             self._leave(caller)
             raise
+        if not has_turn:
+            self._leave(caller)
+            return Late()
         if caller.batch is not None:
             self._fly(caller, caller.batch)
         return caller.answer
@@ -325,7 +328,7 @@ class ThreadBatcher(Generic[C]):
             first.batch = batch
             first.wake()
 
-    def _leave(self, caller: _Caller[C]) -> None:
+    def _leave(self, caller: Caller[C]) -> None:
         """The caller waits no longer. If it was to send a batch, another one does."""
         with self._lock:
             caller.has_left = True
@@ -339,7 +342,7 @@ class ThreadBatcher(Generic[C]):
         except Exception as error:
             return _failed(error, len(calls))
 
-    def _fly(self, sender: _Caller[C], batch: list[Waiting[C, _Caller[C]]]) -> None:
+    def _fly(self, sender: Caller[C], batch: list[Waiting[C, Caller[C]]]) -> None:
         answers: Sequence[Any] = ()
         self._of_this_thread.is_sending = True
         try:

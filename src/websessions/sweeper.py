@@ -108,6 +108,16 @@ class Rounds:
         # Many processes start together; without jitter they would also sweep together for ever.
         return self._some_of_the_interval(0.5, 1.5)
 
+    def reported_steps(self) -> Steps[float]:
+        """The same as `steps`; a failure is reported, and the next round tries again."""
+        try:
+            return (yield from self.steps())
+        except _Stopped:
+            raise
+        except Exception as error:
+            log.error("sweeping expired sessions failed, the next round tries again: %s", error)
+            return self.pause()
+
     def steps(self) -> Steps[float]:
         """A round, unless another process has swept in its place; the seconds until the next."""
         began = self._clock()
@@ -169,10 +179,6 @@ class Rounds:
 
 def _rounds(store: _Sweepable | _AsyncSweepable, interval: timedelta) -> Rounds:
     return Rounds(interval, store.clock, in_turns=store.sweeps_in_turns)
-
-
-def _report(error: Exception) -> None:
-    log.error("sweeping expired sessions failed, the next round tries again: %s", error)
 
 
 class _Stopped(Exception):
@@ -249,13 +255,7 @@ def _sweep_in_thread(store: weakref.ref[_Sweepable], rounds: Rounds, stop: threa
             swept = store()
             if swept is None:
                 return
-            try:
-                seconds = run(rounds.steps(), swept, pause)
-            except _Stopped:
-                raise
-            except Exception as error:
-                _report(error)
-                seconds = rounds.pause()
+            seconds = run(rounds.reported_steps(), swept, pause)
             del swept
 
 
@@ -341,11 +341,5 @@ async def _sweep_in_task(
             swept = store()
             if swept is None:
                 return
-            try:
-                seconds = await run_async(rounds.steps(), swept, pause)
-            except _Stopped:
-                raise
-            except Exception as error:
-                _report(error)
-                seconds = rounds.pause()
+            seconds = await run_async(rounds.reported_steps(), swept, pause)
             del swept

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import event, text
 
 from tests.fixtures.services import Services
+from tests.fixtures.wire import SQLiteTap
 from tests.sql.drivers import ALL, Face, Way, a_sid, dispose, in_transaction, ways
 from tests.sql.processes import child
 from websessions.errors import StoreError, StoreTimeout, StoreUnavailable
@@ -194,3 +195,22 @@ async def test_a_batch_that_fills_the_disk_is_done_once(services: Services, way:
         assert [answers[0], *answers[2:]] == [there[0], *there[2:]]
         assert [record.version for record in there] == [2, 1, 2, 2]
     await dispose(engine)
+
+
+async def test_a_list_of_calls_on_a_locked_file_does_not_wait_for_each_of_them(
+    services: Services,
+) -> None:
+    """The batch waits once, and two calls alone; the rest would only wait as long again."""
+    way = next(way for way in SQLITE if way.id == "sqlite")
+    url = way.url(services)
+    async with way.open(url, timeout=0.2) as face:
+        keys = [Key(bytes([number]) * 32) for number in range(8)]
+        expires = datetime.now(UTC) + timedelta(days=1)
+        with locked(file_of(url)), SQLiteTap(face.engine) as tap:
+            answers = face.store.perform([Insert(key, b"{}", expires, {}) for key in keys])
+        assert not inspect.isawaitable(answers)
+        assert [type(answer) for answer in answers] == [StoreTimeout] * 8
+        assert len({id(answer) for answer in answers}) == 8
+        assert [one.kind for one in tap.statements if one.kind != "PRAGMA"] == [
+            *("BEGIN", "INSERT", "INSERT")
+        ]

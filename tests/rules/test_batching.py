@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from websessions.batching import Batcher, Closed, ThreadBatcher, _Caller
+from websessions.batching import Batcher, Caller, Closed, Late, Line, ThreadBatcher
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ async def turns(number: int) -> None:
 PLACES, SIZE = 2, 4
 
 
+def a_line(places: int = PLACES, size: int = 128) -> Line[Call, Any]:
+    return Line(lambda call: call.lane, lambda call: call.changes, places, size)
+
+
 class BatcherMachine(RuleBasedStateMachine):
     """Every order of arrivals, landings, failures, cancellations and closing."""
 
@@ -89,13 +93,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.batcher = self.run(self.make())
 
     async def make(self) -> Batcher[Call]:
-        return Batcher(
-            self.sky.send,
-            lane=lambda call: call.lane,
-            changes=lambda call: call.changes,
-            under_way=PLACES,
-            size=SIZE,
-        )
+        return Batcher(self.sky.send, a_line(size=SIZE))
 
     def run(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)
@@ -245,7 +243,7 @@ TestBatcher.settings = settings(deadline=None, max_examples=200, stateful_step_c
 async def test_a_lone_read_goes_at_once_and_alone() -> None:
     """Nobody waits for company."""
     sky = Sky()
-    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    batcher = Batcher(sky.send, a_line())
     request = asyncio.ensure_future(batcher.submit(Call(1, "r", None)))
     await asyncio.sleep(0)
     assert [flight.calls for flight in sky.flights] == [(Call(1, "r", None),)]
@@ -256,7 +254,7 @@ async def test_a_lone_read_goes_at_once_and_alone() -> None:
 async def test_what_arrives_meanwhile_goes_together() -> None:
     """Calls that arrive while both places are taken leave as one batch."""
     sky = Sky()
-    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    batcher = Batcher(sky.send, a_line())
     calls = [Call(n, "r", None) for n in range(6)]
     requests = []
     for arrivals in (calls[:1], calls[1:2], calls[2:]):
@@ -274,7 +272,7 @@ async def test_what_arrives_meanwhile_goes_together() -> None:
 async def test_who_was_answered_by_one_batch_may_ask_again_in_the_next() -> None:
     """So a batch holds all that a busy server's requests want, and not two thirds of it."""
     sky = Sky()
-    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    batcher = Batcher(sky.send, a_line())
     answered = []
 
     async def ask_twice(number: int) -> None:
@@ -297,7 +295,7 @@ async def test_who_was_answered_by_one_batch_may_ask_again_in_the_next() -> None
 async def test_few_calls_do_not_leave_beside_many_and_many_do() -> None:
     """A round trip for each handful is what batches are there to spare."""
     sky = Sky()
-    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    batcher = Batcher(sky.send, a_line())
     numbers = itertools.count()
 
     async def arrive(calls: int) -> list[int]:
@@ -320,7 +318,7 @@ async def test_few_calls_do_not_leave_beside_many_and_many_do() -> None:
 
 async def test_a_flight_that_is_cancelled_before_it_begins_gives_its_place_back() -> None:
     sky = Sky()
-    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    batcher = Batcher(sky.send, a_line())
     before = asyncio.all_tasks()
     request = asyncio.ensure_future(batcher.submit(Call(1, "w", "a")))
     await turns(1)
@@ -334,7 +332,7 @@ async def test_a_flight_that_is_cancelled_before_it_begins_gives_its_place_back(
 async def test_a_write_that_was_sent_outlives_its_request() -> None:
     """Cancelling a request does not take back the write that is under way."""
     sky = Sky()
-    batcher = Batcher(sky.send, lane=lambda c: c.lane, changes=lambda c: c.changes)
+    batcher = Batcher(sky.send, a_line())
     request = asyncio.ensure_future(batcher.submit(Call(1, "w", "a")))
     await turns(3)
     request.cancel()
@@ -352,15 +350,13 @@ async def test_a_write_that_was_sent_outlives_its_request() -> None:
 class Runway:
     """Stands for the database of threads: a batch stays up until the test lets it land."""
 
-    def __init__(self, under_way: int = 2) -> None:
+    def __init__(self, under_way: int = 2, patience: float | None = None) -> None:
         self.up: Queue[ThreadFlight] = Queue()
         self._arrived: Queue[Call] = Queue()
-        self.batcher: ThreadBatcher[Call] = ThreadBatcher(
-            self._send,
-            lane=lambda call: call.lane,
-            changes=self._changes,
-            under_way=under_way,
+        self.line: Line[Call, Caller[Call]] = Line(
+            lambda call: call.lane, self._changes, places=under_way
         )
+        self.batcher = ThreadBatcher(self._send, self.line, patience)
         self._threads = ThreadPoolExecutor(32)
 
     def _changes(self, call: Call) -> str | None:
@@ -405,9 +401,7 @@ def test_a_lone_call_of_a_thread_is_sent_by_that_thread() -> None:
         senders.append(threading.get_ident())
         return ["answer"]
 
-    batcher: ThreadBatcher[Call] = ThreadBatcher(
-        send, lane=lambda call: call.lane, changes=lambda call: call.changes
-    )
+    batcher = ThreadBatcher(send, a_line())
     assert batcher.submit(Call(1, "r", None)) == "answer"
     assert senders == [threading.get_ident()]
 
@@ -494,8 +488,8 @@ def test_a_thread_that_leaves_the_line_stops_nobody() -> None:
 
 def test_who_leaves_with_a_batch_to_send_hands_it_on() -> None:
     runway = Runway(under_way=1)
-    leaver: _Caller[Call] = _Caller()
-    line = runway.batcher._line
+    leaver: Caller[Call] = Caller()
+    line = runway.line
     line.places = 0
     line.join(Call(0, "r", None), None, leaver)
     [answer] = runway.submit(*reads(1))
@@ -510,15 +504,27 @@ def test_who_leaves_with_a_batch_to_send_hands_it_on() -> None:
     assert answer.result(10) == "answer 1"
 
 
+def test_a_thread_waits_no_longer_than_it_has_patience() -> None:
+    """For its turn, or for the answer that another thread has asked for."""
+    runway = Runway(under_way=1, patience=0.01)
+    stuck, waiting, neighbour = runway.submit(*reads(0, 1, 2))
+    flight = runway.next_up()
+    assert isinstance(waiting.result(10), Late)
+    assert isinstance(neighbour.result(10), Late)
+    flight.land()
+    assert stuck.result(10) == "answer 0"
+    [following] = runway.submit(*reads(3))
+    runway.next_up().land()
+    assert following.result(10) == "answer 3"
+
+
 def test_what_a_call_asks_for_while_it_is_sent_does_not_wait_for_itself() -> None:
-    """The app's own function for a column may use the store."""
+    """A listener of the engine's may use the store."""
 
     def send(calls: Sequence[Call]) -> Sequence[object]:
         return [batcher.submit(Call(2, "r", None)) if c.number == 1 else "inner" for c in calls]
 
-    batcher: ThreadBatcher[Call] = ThreadBatcher(
-        send, lane=lambda call: call.lane, changes=lambda call: call.changes, under_way=1
-    )
+    batcher = ThreadBatcher(send, a_line(places=1))
     assert batcher.submit(Call(1, "r", None)) == "inner"
 
 
@@ -549,9 +555,7 @@ def test_many_threads_are_all_answered_and_change_each_thing_in_turns() -> None:
             being_changed.difference_update(keys)
         return [call.number for call in calls]
 
-    batcher: ThreadBatcher[Call] = ThreadBatcher(
-        send, lane=lambda call: call.lane, changes=lambda call: call.changes, size=SIZE
-    )
+    batcher = ThreadBatcher(send, a_line(size=SIZE))
 
     def work(worker: int) -> bool:
         numbers = range(worker * 1000, worker * 1000 + 300)

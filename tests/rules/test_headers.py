@@ -45,6 +45,7 @@ def test_vary_names_the_cookie_once_and_keeps_the_rest(before: str | None, after
         ("public, no-store", "public, no-store"),
         # Fields in quotes may hold commas; the one word is what counts.
         ('private="X-Name, X-Age", max-age=1', "private"),
+        ('no-store, no-cache="Set-Cookie"', "private, no-store"),
         ("max-age=60, , must-revalidate", "max-age=60, must-revalidate, private"),
     ],
 )

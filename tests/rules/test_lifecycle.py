@@ -230,6 +230,7 @@ class TestCorruptRecords:
         assert entry.levelno == logging.ERROR
         assert KEY.hex() in entry.message
         assert SID.value not in entry.message
+        assert "never" not in entry.message, "what is stored is the visitor's"
 
     @pytest.mark.parametrize("data", BROKEN, ids=repr)
     def test_with_on_corrupt_error_the_request_fails(self, data: Any) -> None:
@@ -1239,3 +1240,18 @@ class TestTheSessionItself:
         finished, [insert] = ended(exchange, (Insert, inserted))
         assert insert.data == b'{"a":1,"$cookie":{"max_age":null}}'
         assert "Max-Age" not in (finished.cookie or "")
+
+
+def test_a_response_shows_no_session_id_in_its_repr() -> None:
+    assert SID.value not in repr(Finished(f"websession={SID.value}", vary=True))
+
+
+def test_what_is_written_is_what_there_was_when_it_was_saved() -> None:
+    """A handler may go on while its save waits for its turn: columns are of the same moment."""
+    exchange = request()
+    exchange.session["user_id"] = "ann"
+    steps = exchange.settle_steps()
+    insert = next(steps)
+    assert isinstance(insert, Insert)
+    exchange.session["user_id"] = "bob"
+    assert dict(insert.values) == {"user_id": "ann"}

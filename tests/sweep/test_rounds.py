@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from websessions.errors import StoreError, StoreUnavailable
-from websessions.run import Pause
+from websessions.run import Pause, run
 from websessions.store import SWEEP_BATCH, Call, Lease, Sweep, Swept
 from websessions.sweeper import LEASE, ROUND_BATCHES, ROUND_SECONDS, SOON, Rounds
 from websessions.testing import FakeClock
@@ -46,18 +46,15 @@ class Stage:
     def round(self) -> float:
         """Run one; the seconds until the next."""
         self.calls = []
-        steps = self.rounds.steps()
-        resume: Callable[[Any], Call[Any]] = steps.send
-        answer: Any = None
-        while True:
-            try:
-                call = resume(answer)
-            except StopIteration as stop:
-                seconds: float = stop.value
-                return seconds
-            self.calls.append(call)
-            answer = self.answer(call)
-            resume = steps.throw if isinstance(answer, Exception) else steps.send
+        store: Any = self
+        return run(self.rounds.steps(), store, lambda seconds: self.note(Pause(seconds)))
+
+    def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        return [self.note(call) for call in calls]
+
+    def note(self, call: Call[Any]) -> Any:
+        self.calls.append(call)
+        return self.answer(call)
 
     def answer(self, call: Call[Any]) -> Any:
         if isinstance(call, Lease):

@@ -17,7 +17,7 @@ from sqlalchemy import exc as sqlalchemy_exc
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn
 
-from ..errors import StoreError
+from ..errors import StoreError, StoreTimeout
 from ..store import Call, Clock, Insert, Load, Replace, Touch
 from .dialects import (
     autocommit,
@@ -43,6 +43,10 @@ __all__ = ["Database"]
 
 LOCK_TRIES: Final = 5
 """How often a statement that loses to a deadlock is tried in all."""
+
+TIMEOUTS: Final = 2
+"""How many calls of one list may time out, each after the whole timeout, before the rest of them
+is not tried any more. One may have met a row that someone has locked; two say more than that."""
 
 CREATE_TRIES: Final = 20
 """How often the table is looked for again, while other processes create it too."""
@@ -121,7 +125,7 @@ class Database:
 
     def _perform(self, calls: Sequence[Call[Any]]) -> list[Any]:
         answers: list[Any] = []
-        doubtful = 0
+        doubtful = timeouts = 0
         losses_left: int | None = None
         while len(answers) < len(calls):
             try:
@@ -135,8 +139,13 @@ class Database:
                         answers.extend(self._answer_together(talk, calls[len(answers) :]))
                     while len(answers) < len(calls):
                         call = calls[len(answers)]
-                        answers.append(self._answer(talk, call, repeated=doubtful > 0))
+                        answer = self._answer(talk, call, repeated=doubtful > 0)
+                        answers.append(answer)
                         doubtful = max(0, doubtful - 1)
+                        timeouts += isinstance(answer, StoreTimeout)
+                        if timeouts == TIMEOUTS:
+                            assert answer.__cause__ is not None
+                            answers = self._fail_the_rest(calls, answers, answer.__cause__)
                     talk.cursor.close()
             except self._losses as error:
                 cause = error.reason if isinstance(error, _Lost) else error
@@ -183,9 +192,6 @@ class Database:
         except self._driver_errors as error:
             if self._is_lost(error, talk):
                 raise _Lost(error) from error
-            if self._dialect.name == "sqlite" and is_timeout(error):
-                # The file is locked, so each of them would wait as long, one after the other.
-                return [self._failure(error) for _ in calls]
         except _Lost:
             raise
         except Exception:  # noqa: S110  alone, the call that it belongs to gets it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -14,7 +13,7 @@ from sqlalchemy import Table as SQLTable
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
-from ..batching import Batcher, Closed, ThreadBatcher
+from ..batching import Batcher, Closed, Late, Line, ThreadBatcher
 from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from ..settings import Seconds, as_span
@@ -104,6 +103,7 @@ class _SQLStore:
         self._model_key = options.pop("model_key", "Session")
         self._extend = options.pop("extend_default_fields", None)
         self._timeout = as_deadline(options.pop("timeout", timedelta(seconds=10)))
+        self._seconds = None if self._timeout is None else self._timeout.total_seconds()
         self._pgbouncer = options.pop("pgbouncer", False)
         self._model: type[Any] | None = None
         table = options.pop("table", None)
@@ -169,14 +169,13 @@ class _SQLStore:
             return False
         return not (self._asks_the_app and isinstance(calls[0], _OF_COLUMNS))
 
-    def _batchers(self, batcher: Callable[..., B]) -> tuple[B, B]:
+    def _batchers(self, batcher: Callable[[Line[Call[Any], Any]], B]) -> tuple[B, B]:
         """What sends the calls that read, and what sends those that write."""
-        make = partial(batcher, lane=_lane, changes=_changes)
         if self._opened.is_blocking_sqlite:
             # Its writers wait for one another anyway, and two threads that both want the
             # interpreter get in each other's way. A read never waits for a writer's lock.
-            return make(under_way=1), make(under_way=1)
-        both = make(under_way=2)
+            return batcher(_line(places=1)), batcher(_line(places=1))
+        both = batcher(_line(places=2))
         return both, both
 
     def _computed_columns(self) -> Iterator[object]:
@@ -245,11 +244,13 @@ class SQLSessionStore(_SQLStore, SessionStore):
         self.in_use()
         if self._goes_in_batches(calls):
             batcher = self._reads if isinstance(calls[0], Load) else self._writes
-            return [_or_unavailable(batcher.submit(calls[0]))]
+            return [_or_error(batcher.submit(calls[0]))]
         return self._database.perform(calls)
 
     def _line_up(self) -> None:
-        self._reads, self._writes = self._batchers(partial(ThreadBatcher, self._database.perform))
+        self._reads, self._writes = self._batchers(
+            partial(ThreadBatcher, self._database.perform, patience=self._seconds)
+        )
 
     def sync(self) -> None:
         """Create the tables and indexes that are missing. Many processes may do it at once.
@@ -306,9 +307,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
             self._enter(loop)
         if self._goes_in_batches(calls):
             batcher = self._reads if isinstance(calls[0], Load) else self._writes
-            return [_or_unavailable(await batcher.submit(calls[0]))]
-        if self._asks_the_app and not self._opened.asynchronous:
-            return await self._call(copy_context().run, self._database.perform, calls)
+            return [_or_error(await batcher.submit(calls[0]))]
         return await self._call(self._database.perform, calls)
 
     def _batch(self, calls: Sequence[Call[Any]]) -> Awaitable[list[Any]]:
@@ -327,7 +326,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
             if self._connected_in is not None and self._opened.asynchronous:
                 self._forget_connections()
             self._connected_in = loop
-        seconds = None if self._timeout is None else self._timeout.total_seconds()
+        seconds = self._seconds
         patience = None if seconds is None else seconds + _PATIENCE
         try:
             async with asyncio.timeout(patience), asyncio.timeout(seconds):
@@ -374,9 +373,11 @@ _OF_ONE_SESSION = (Load, Replace, Touch, Insert, Delete, Put)
 _OF_COLUMNS = (Replace, Insert, Put)
 
 
-def _or_unavailable(answer: Any) -> Any:
+def _or_error(answer: Any) -> Any:
     if isinstance(answer, Closed):
         return StoreUnavailable("the store was closed while this call waited for its turn")
+    if isinstance(answer, Late):
+        return StoreTimeout("others' calls to the session database took too long")
     return answer
 
 
@@ -395,6 +396,10 @@ def _changes(call: Call[Any]) -> Key | None:
     if isinstance(call, Replace):
         return call.seen.key
     return call.key if isinstance(call, Insert | Put | Touch | Delete) else None
+
+
+def _line(places: int) -> Line[Call[Any], Any]:
+    return Line(_lane, _changes, places)
 
 
 def as_deadline(timeout: timedelta | Seconds | None) -> timedelta | None:

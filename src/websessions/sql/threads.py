@@ -12,6 +12,8 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
@@ -39,7 +41,8 @@ class Threads:
         self.close.atexit = False
 
     def call(self, function: Callable[..., R], *args: Any) -> asyncio.Future[R]:
-        """Call `function` in a thread; the future gets what it returns or raises.
+        """Call `function` in a thread, in the caller's context; the future gets what it returns
+        or raises.
 
         To cancel the future leaves the call itself to run to its end.
         """
@@ -53,7 +56,7 @@ class Threads:
                 name=f"{self._name}_{self._started}",
                 daemon=True,
             ).start()
-        self._calls.put((answered, function, args))
+        self._calls.put((answered, partial(copy_context().run, function), args))
         return answered
 
 
