@@ -143,6 +143,12 @@ class Model:
         self.rows[key] = Row(data, expires, self._stamp, None, row.previous, row.grace_until)
         return self.rows[key]
 
+    def put(self, key: Key, data: bytes, expires: datetime) -> Row:
+        """Whoever puts may not know what is there: no previous key finds it from here on."""
+        row = self.write(key, data, expires)
+        row.previous = row.grace_until = None
+        return row
+
     def is_ambiguous(self, seen: Seen) -> bool:
         """The record was seen in an earlier life of its key, which had a version of that number.
 
@@ -179,7 +185,7 @@ class Model:
                     row.previous, row.grace_until = record.key, grace_until
                 return row
             case Put(key, data, expires):
-                return self.write(key, data, expires)
+                return self.put(key, data, expires)
             case Touch(key, expires, slack):
                 row = self.live(key)
                 if row is None or expires <= row.expires or expires - row.expires < slack:
@@ -310,13 +316,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(name=names, value=values)
     def set(self, name: str, value: int) -> None:
         self.run(self.store.set(SIDS[name], {"value": value}))
-        self.model.write(KEYS[name], self._data(value), self.clock() + EXPIRATION)
+        self.model.put(KEYS[name], self._data(value), self.clock() + EXPIRATION)
 
     @rule(name=names, value=values, lasts=spans)
     def set_with_expiry(self, name: str, value: int, lasts: timedelta) -> None:
         expires = self.clock() + lasts
         self.run(self.store.set(SIDS[name], {"value": value}, expires=expires))
-        self.model.write(KEYS[name], self._data(value), expires)
+        self.model.put(KEYS[name], self._data(value), expires)
 
     @rule(name=names)
     def get(self, name: str) -> None:
