@@ -125,9 +125,13 @@ class Line(Generic[C, A]):
                 blocked.add(changed)
         held.extend(self._waiting)
         self._waiting = held
+        self.depart(batch)
+        return batch
+
+    def depart(self, batch: Sequence[Waiting[C, A]]) -> None:
+        """The batch is under way, and what it changes nobody else may change."""
         self._being_changed.update(w.changed for w in batch if w.changed is not None)
         self._under_way += len(batch)
-        return batch
 
     def land(self, batch: Sequence[Waiting[C, A]]) -> None:
         """The batch is back: its place is free, and what it changed may be changed again."""
@@ -303,8 +307,23 @@ class ThreadBatcher(Generic[C]):
         with self._lock:
             if self._closed:
                 return Closed()
-            self._line.join(call, self._line.changes(call), caller)
-            self._launch()
+            changed = self._line.changes(call)
+            if self._line.is_idle():
+                # The shortest path: no turn to wait for, nobody to wake.
+                caller.batch = [Waiting(call, changed, caller)]
+                self._line.places -= 1
+                self._line.depart(caller.batch)
+            else:
+                self._line.join(call, changed, caller)
+                self._launch()
+        if caller.batch is None and not self._has_turn(caller):
+            return Late()
+        if caller.batch is not None:
+            self._fly(caller, caller.batch)
+        return caller.answer
+
+    def _has_turn(self, caller: Caller[C]) -> bool:
+        """Wait until the caller has its answer, or the batch that it is to send."""
         try:
             has_turn = caller.wait(self._patience)
         except BaseException:  # a signal handler's, or a timeout's of green threads
@@ -312,10 +331,7 @@ class ThreadBatcher(Generic[C]):
             raise
         if not has_turn:
             self._leave(caller)
-            return Late()
-        if caller.batch is not None:
-            self._fly(caller, caller.batch)
-        return caller.answer
+        return has_turn
 
     def _launch(self) -> None:
         """Wake whoever can go, as far as there are places. The lock is held."""
