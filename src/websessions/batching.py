@@ -365,6 +365,7 @@ class ThreadBatcher(Generic[C]):
             answers = self._answered([waiting.call for waiting in batch])
         finally:
             self._of_this_thread.is_sending = False
+            sender.batch = None  # in which it is itself
             # However this ends, an interrupted thread included, nobody is left waiting.
             with self._lock:
                 self._line.land(batch)

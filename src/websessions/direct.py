@@ -132,6 +132,19 @@ class _Store:
         self.clock = clock
         _stores.add(self)
 
+    @property
+    def _rules(self) -> StoreOptions:
+        """The options of a second store of the same sessions, which does not sweep."""
+        return {
+            "codec": self.codec,
+            "max_size": self.max_size,
+            "expiration": self.expiration,
+            "touch_after": self.touch_after,
+            "disable_touch": self.disable_touch,
+            "check_expiration_interval": None,
+            "clock": self.clock,
+        }
+
     def _before_fork(self) -> None:
         """Let go of what two processes must not have open."""
 

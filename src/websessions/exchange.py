@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import SessionNotLoaded
+from .joined import join_steps, joined_store
 from .lifecycle import Finished, RequestSession
 from .run import run, run_async
 from .session import Completed
@@ -29,8 +30,12 @@ class SyncExchange(RequestSession[Performs]):
         run(self.load_steps(), self._store)
         return _DONE
 
-    def save(self) -> Awaitable[None]:
-        run(self.settle_steps(), self._store)
+    def save(self, within: object = None) -> Awaitable[None]:
+        if within is None:
+            run(self.settle_steps(), self._store)
+        else:
+            joined: Any = joined_store(self._store, within)
+            run(join_steps(self, joined), joined)
         return _DONE
 
     def reload(self) -> Awaitable[None]:
@@ -45,8 +50,11 @@ class SyncExchange(RequestSession[Performs]):
 
     def close(self) -> None:
         """Save what was changed since the response began."""
-        if self.may_be_unsettled:
-            run(self.close_steps(), self._store)
+        try:
+            if self.may_be_unsettled:
+                run(self.close_steps(), self._store)
+        finally:
+            self.let_go()
 
 
 class AsyncExchange(RequestSession[AsyncPerforms]):
@@ -55,7 +63,7 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
     _busy = False
     _idle: asyncio.Event | None = None
 
-    async def _run(self, steps: Steps[R]) -> R:
+    async def _run(self, steps: Steps[R], store: AsyncPerforms | None = None) -> R:
         # A handler may save in one task while it works in another; one thing at a time. Hardly
         # ever does anyone wait, so a lock would be made and taken for nothing.
         while self._busy:
@@ -64,7 +72,7 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
             await self._idle.wait()
         self._busy = True
         try:
-            return await run_async(steps, self._store)
+            return await run_async(steps, store or self._store)
         finally:
             self._busy = False
             if self._idle is not None:
@@ -79,8 +87,11 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
     def load(self) -> Awaitable[None]:
         return self._run(self.load_steps())
 
-    def save(self) -> Awaitable[None]:
-        return self._run(self.settle_steps())
+    def save(self, within: object = None) -> Awaitable[None]:
+        if within is None:
+            return self._run(self.settle_steps())
+        joined: Any = joined_store(self._store, within)
+        return self._run(join_steps(self, joined), joined)
 
     def reload(self) -> Awaitable[None]:
         return self._run(self.reload_steps())
@@ -93,5 +104,8 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
 
     async def close(self) -> None:
         """Save what was changed since the response began."""
-        if self.may_be_unsettled:
-            await self._run(self.close_steps())
+        try:
+            if self.may_be_unsettled:
+                await self._run(self.close_steps())
+        finally:
+            self.let_go()

@@ -17,6 +17,7 @@ from .codec import encode_within
 from .cookie import SessionCookies
 from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
+from .joined import Joined, end_steps
 from .merge import merge, overwrite
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
 from .session import Session, decode_document
@@ -86,6 +87,7 @@ class RequestSession(ABC, Generic[S]):
     _outdated = False
     _left_a_grace = False
     _as_found: Record | None = None
+    joined: Joined | None = None
 
     def __init__(
         self,
@@ -130,12 +132,20 @@ class RequestSession(ABC, Generic[S]):
         """Load the session, unless it is loaded."""
 
     @abstractmethod
-    def save(self) -> Awaitable[None]:
-        """Settle the session now."""
+    def save(self, within: object = None) -> Awaitable[None]:
+        """Settle the session now, or within a transaction of the app's."""
 
     @abstractmethod
     def reload(self) -> Awaitable[None]:
         """Drop what was changed and read the session again."""
+
+    def let_go(self) -> None:
+        """The request is over. Whoever has its session may go on with it.
+
+        The two know each other. Were they left like that, only the garbage collector could free
+        them and all that hangs on them, at every request.
+        """
+        self.session = self.session._unowned()
 
     def abandon(self) -> None:
         """Save nothing of this request: its handler failed."""
@@ -174,6 +184,13 @@ class RequestSession(ABC, Generic[S]):
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
         session = self.session
+        if self.joined is not None:
+            if self.joined.transaction.is_open:
+                raise SessionError(
+                    "the session was saved within a transaction that goes on; reload() comes after"
+                    " its end, or before that save"
+                )
+            yield from end_steps(self)
         if self._row is Row.UNBORN or self._presented is None:
             raise SessionError("there is nothing to reload: the session is not stored yet")
         if session._intent is not Intent.ABANDON:
@@ -194,6 +211,7 @@ class RequestSession(ABC, Generic[S]):
             unset
             or self._failed
             or self._outdated
+            or self.joined is not None
             or self._row is Row.GRACED
             or session._touched
             or self._cookie is not CookieAction.NONE
@@ -224,6 +242,8 @@ class RequestSession(ABC, Generic[S]):
             self.responding = True
             return Finished(None, vary=True)
         try:
+            if self.joined is not None:
+                yield from end_steps(self)
             if unset and settings.unset == "destroy":
                 session.destroy()
             elif unset and session._intent is not Intent.DESTROY:
@@ -275,6 +295,10 @@ class RequestSession(ABC, Generic[S]):
     def settle_steps(self) -> Steps[None]:
         """Do to the store what the outcome table says; remember what the cookie needs."""
         session = self.session
+        if self.joined is not None:
+            yield from end_steps(self)
+            if self.joined is not None:
+                return  # what there is to save waits for its transaction to end
         asked = session._intent, session._touched, session._emptied, session._written
         try:
             yield from self._carry_out()

@@ -7,10 +7,11 @@ reserved key `$cookie` where a handler gave this one session another than the se
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Generator, Iterator, MutableMapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias
 
 from .codec import Codec
 from .errors import CorruptRecord, SessionError
@@ -20,7 +21,17 @@ from .settings import COOKIE_KEY, USER_KEY, Seconds, as_span
 from .sid import Sid
 from .store import Record
 
-__all__ = ["COOKIE_KEY", "Completed", "Exchange", "Session", "SessionCookie"]
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, orm
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+
+__all__ = ["COOKIE_KEY", "Completed", "Exchange", "Session", "SessionCookie", "Transactional"]
+
+Transactional: TypeAlias = (
+    "Connection | orm.Session | orm.scoped_session[Any]"
+    " | AsyncConnection | AsyncSession | async_scoped_session[Any]"
+)
+"""What has a transaction of SQLAlchemy's."""
 
 _RAISED: Final = (Intent.REGENERATE, Intent.PRIVILEGE)
 _IMMUTABLE: Final = frozenset({str, int, float, bool, bytes, type(None)})
@@ -36,6 +47,8 @@ class Completed(Awaitable[None]):
 
 class Exchange(Protocol):
     """One request and its response, as far as its session sees them."""
+
+    session: Session
 
     @property
     def responding(self) -> bool:
@@ -54,7 +67,7 @@ class Exchange(Protocol):
         """Load the session, unless it is loaded."""
         ...
 
-    def save(self) -> Awaitable[None]:
+    def save(self, within: object = None) -> Awaitable[None]:
         """Carry out now what would be carried out when the response begins."""
         ...
 
@@ -166,6 +179,7 @@ class Session(MutableMapping[str, Any]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_default_lifetime",
         "_emptied",
         "_exchange",
@@ -284,27 +298,44 @@ class Session(MutableMapping[str, Any]):
         Only needed, and then awaited, where it is loaded on demand (`load="on_demand"`, paths
         in `exclude`).
         """
-        return self._exchange.load()
+        return self._request.load()
 
-    def save(self) -> Awaitable[None]:
+    def save(self, *, within: Transactional | None = None) -> Awaitable[None]:
         """Save now instead of when the response begins; await it in async code.
 
         For what changes after the response began (a stream, a WebSocket, a background task), or
-        to know that it is stored before going on.
+        to know that it is stored before going on. Or, with `within`, to have it stored together
+        with something else, or not at all:
+
+        >>> with engine.begin() as connection:                            # doctest: +SKIP
+        ...     connection.execute(insert(orders).values(items=session["cart"]))
+        ...     del session["cart"]
+        ...     session.save(within=connection)
+
+        Args:
+            within: a connection or a session of SQLAlchemy's on the database that has the
+                sessions: a `Connection` or `orm.Session`, with an async store an
+                `AsyncConnection` or `AsyncSession`. What the session has changed, a new id
+                included, then commits with its transaction. If that is rolled back it is undone
+                in the session, too, and not saved later. Other requests' writes of this session
+                wait until it ends; so make it the last thing before the commit.
 
         Raises:
             SessionError: the session is new, and the response that could have set its cookie has
-                begun already.
+                begun already. Or it was saved within a transaction that goes on, and was changed
+                again, which can only be saved within the same one.
             Conflict: other requests changed the session, and the option `on_conflict` or the
                 deadline had it fail. Nothing of it is saved, not when the response begins either,
                 unless `reload()` came first and the changes were made again.
             StoreError: it could not be saved.
+            TypeError: `within` is nothing that the store can join.
+            ConfigurationError: the store has no transactions, or those of another database.
         """
-        return self._exchange.save()
+        return self._request.save(within)
 
     def reload(self) -> Awaitable[None]:
         """Drop what was changed and read the session again; await it in async code."""
-        return self._exchange.reload()
+        return self._request.reload()
 
     # The mapping
 
@@ -356,10 +387,21 @@ class Session(MutableMapping[str, Any]):
 
     # What the lifecycle asks for
 
+    @property
+    def _request(self) -> Exchange:
+        """The request, which has let go of its session if it is over."""
+        self._exchange.session = self
+        return self._exchange
+
+    def _unowned(self) -> Self:
+        """This session, for who does not keep it alive."""
+        unowned: Self = weakref.proxy(self)
+        return unowned
+
     def _look(self) -> None:
         self._used = True
         if not self._loaded:
-            self._exchange.require()
+            self._request.require()
 
     @property
     def _lifetime(self) -> Lifetime:

@@ -62,8 +62,10 @@ class SessionMiddleware:
             # first and work afterwards.
             body.begin()
         # After `write()` the application went on, so there may be something left to save.
-        complete = response.begun and not written and _is_complete(body.parts, environ)
-        return body.parts if complete else body
+        if response.begun and not written and _is_complete(body.parts, environ):
+            exchange.let_go()
+            return body.parts
+        return body
 
 
 def open_exchange(

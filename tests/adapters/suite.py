@@ -5,13 +5,15 @@ A module that brings a fixture `open_site` subclasses `AdapterSuite`; see test_a
 
 from __future__ import annotations
 
+import gc
 import logging
 from datetime import timedelta
 from typing import Any, Protocol
 
 import pytest
 
-from tests.adapters.kit import SECRET, Boom, Site, Work
+from tests.adapters.kit import SECRET, Boom, Plan, Site, Work
+from tests.fixtures.garbage import our_garbage
 from websessions import (
     ConfigurationError,
     Conflict,
@@ -55,6 +57,14 @@ def look(session: Session) -> None:
 
 def signed(sid: str, *, name: str = "sid", secret: str = SECRET) -> str:
     return SignedValue(name, [secret.encode()]).sign(Sid(sid))
+
+
+def regenerate(session: Session) -> None:
+    session.regenerate()
+
+
+def destroy(session: Session) -> None:
+    session.destroy()
 
 
 class AdapterSuite:
@@ -961,6 +971,40 @@ class AdapterSuite:
         site.store.failing[Load] = CorruptRecord("00ff", "it is not JSON")
         with pytest.raises(CorruptRecord):
             await browser.visit(look)
+
+    # What is left when it is over
+
+    @pytest.mark.parametrize("work", [look, put(b=[2]), regenerate, destroy])
+    async def test_a_request_leaves_nothing_for_the_garbage_collector(
+        self, open_site: OpenSite, work: Work
+    ) -> None:
+        """It would run often, and look at all that the process has: a long pause for everybody."""
+        site = await open_site()
+        if site.adapter.name in ("flask", "wsgi-generator"):
+            pytest.skip("a cycle of Werkzeug's, and one of httpx's, hold the whole environ")
+        browser = site.browser()
+        for _ in range(2):
+            await browser.visit(put(a=[1]))
+            await browser.visit(work)
+        await browser.visit(put(a=[1]))
+        with our_garbage() as garbage:
+            await browser.visit(work)
+        assert garbage == []
+
+    async def test_a_session_that_outlives_its_request_is_still_one(
+        self, open_site: OpenSite
+    ) -> None:
+        site = await open_site()
+        browser = site.browser()
+        await browser.visit(put(a=1))
+        session = (await browser.visit(lambda session: (session.get("a"), session)[1])).result
+        session["late"] = True
+        saving = session.save()
+        del session
+        site.plan = Plan()
+        gc.collect()
+        await saving
+        assert await browser.read() == {"a": 1, "late": True}
 
     # Mistakes
 

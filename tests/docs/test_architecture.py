@@ -22,11 +22,11 @@ PACKAGE: Final = Path(str(websessions.__file__)).parent
 ROOMS: Final[dict[str, set[str]]] = {
     "store": {"store", "run", "swap", "codec", "sid", "errors"},
     "session": {"session", "settings", "expiry", "outcome", "resolvers"},
-    "lifecycle": {"lifecycle", "merge", "cookie"},
+    "lifecycle": {"lifecycle", "joined", "merge", "cookie"},
     "adapters": {"asgi", "wsgi", "flask", "starlette", "exchange", "headers"},
     "stores": {"direct", "memory", "sweeper", "batching"},
     "sql": {
-        *("sql", "sql.database", "sql.dialects", "sql.operations"),
+        *("sql", "sql.database", "sql.dialects", "sql.joined", "sql.operations"),
         *("sql.statements", "sql.stores", "sql.table", "sql.threads"),
     },
     "testing": {"testing"},

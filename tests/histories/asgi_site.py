@@ -38,4 +38,4 @@ async def site(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-app = SessionMiddleware(site, store, secret=pages.SECRET)
+app = SessionMiddleware(site, store, secret=pages.SECRET, on_conflict=pages.RESOLVERS)

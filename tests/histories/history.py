@@ -17,6 +17,7 @@ from tests.histories.site import Answer, Browser
 __all__ = ["History", "Wrong", "count_live", "log_out_under_writers", "regenerate_under_writers"]
 
 SHARED: Final = "shared"
+TOTAL: Final = "total"
 FIRST_TRY: Final = 0.999
 """The part of all requests that have to be answered at the first try, at least."""
 
@@ -38,20 +39,25 @@ class History:
 
     Each client counts under a key of its own: at each answer, and in the end, all that it was told
     before has to be in. Now and then it writes a value of its own under a key that everybody
-    writes: in the end that holds a value that no other one was certainly written after.
+    writes: in the end that holds a value that no other one was certainly written after. And it
+    counts under a key that everybody counts under, which the site adds up: in the end that is
+    exact.
 
     Args:
         port: where the site is.
         clients: how many there are at once.
         requests: how many each of them makes.
+        others: how many other sessions there are, which half of the clients share; 0 for all
+            clients on one.
     """
 
     port: int
     clients: int
     requests: int
+    others: int
     sessions: list[Browser] = field(default_factory=list)
-    counted: Counter[tuple[int, int]] = field(default_factory=Counter)
-    doubtful: Counter[tuple[int, int]] = field(default_factory=Counter)
+    counted: Counter[tuple[int, str]] = field(default_factory=Counter)
+    doubtful: Counter[tuple[int, str]] = field(default_factory=Counter)
     written: dict[int, list[_Write]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -62,8 +68,7 @@ class History:
         Raises:
             Wrong: something acknowledged is lost, or too many requests failed.
         """
-        # Half of the clients share the first session, the others share the rest.
-        for number in range(1 + self.clients // 8):
+        for number in range(1 + self.others):
             browser = Browser(self.port)
             answer = await browser.post("/begin")
             assert answer.status == 200, "the site does not work"
@@ -81,27 +86,32 @@ class History:
             raise Wrong("\n".join(self.wrong[:20]))
 
     async def _client(self, client: int) -> None:
-        number = 0 if client % 2 == 0 else 1 + client % (len(self.sessions) - 1)
+        number = 1 + client % self.others if client % 2 and self.others else 0
         for turn in range(self.requests):
             if turn % 5 == 4:
                 await self._put(number, f"{client}-{turn}")
+            elif turn % 5 == 3:
+                await self._count((number, TOTAL))
             else:
-                await self._count(number, client)
+                key = f"client{client}"
+                told = await self._count((number, key))
+                if told is not None:
+                    self._check(f"client {client} was told {told}", (number, key), told)
 
-    async def _count(self, number: int, client: int) -> None:
-        mine = number, client
-        answer = await self._post(number, f"/add/client{client}")
+    async def _count(self, counter: tuple[int, str]) -> object:
+        number, key = counter
+        answer = await self._post(number, f"/add/{key}")
         if answer is None:
-            self.doubtful[mine] += 1
-            return
-        self.counted[mine] += 1
-        self._check(f"client {client} was told {answer.value}", mine, answer.value)
+            self.doubtful[counter] += 1
+            return None
+        self.counted[counter] += 1
+        return answer.value
 
-    def _check(self, what: str, mine: tuple[int, int], value: object) -> None:
-        least = self.counted[mine]
-        most = least + self.doubtful[mine]
+    def _check(self, what: str, counter: tuple[int, str], value: object) -> None:
+        least = self.counted[counter]
+        most = least + self.doubtful[counter]
         if not isinstance(value, int) or not least <= value <= most:
-            self.wrong.append(f"{what} in session {mine[0]}; it should be {least} to {most}")
+            self.wrong.append(f"{what} in session {counter[0]}; it should be {least} to {most}")
 
     async def _put(self, number: int, value: str) -> None:
         began = time.monotonic()
@@ -124,10 +134,10 @@ class History:
         held = answer.value or {}
         if held.get("begun") != "yes":
             self.wrong.append(f"session {number} has ended, and nobody has ended it")
-        for mine in self.counted:
-            if mine[0] == number:
-                value = held.get(f"client{mine[1]}")
-                self._check(f"client {mine[1]}'s key is {value}", mine, value)
+        for counter in self.counted:
+            if counter[0] == number:
+                value = held.get(counter[1])
+                self._check(f"the counter {counter[1]} is {value}", counter, value)
         writes = self.written[number]
         last = next((write for write in writes if write.value == held.get(SHARED)), None)
         after = [write for write in writes if last is not None and write.began > last.ended]

@@ -3,7 +3,8 @@
 GET  /                   what the session holds
 GET  /count              how many sessions are live
 POST /begin              a session, for a visitor who has none
-POST /add/KEY            one more under the key; answers how many that are now
+POST /add/KEY            one more under the key; answers how many that are now. Under `total` all
+                         are added up, whoever counts at the same time
 POST /put/KEY/VALUE      the value under the key; answers true
 POST /slow/KEY           the same, a while after the session was read
 POST /regenerate         a new session id
@@ -18,11 +19,13 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from websessions import Session
+from websessions import Session, resolvers
+from websessions.resolvers import Resolver
 
-__all__ = ["SECRET", "SLOW", "bites", "page", "store_options"]
+__all__ = ["RESOLVERS", "SECRET", "SLOW", "bites", "page", "store_options"]
 
 SECRET: Final = "the secret of the site that histories are made on"
+RESOLVERS: Final[dict[str, Resolver]] = {"total": resolvers.add}
 SLOW: Final = 0.02
 """Seconds between what a slow request reads and what it writes."""
 

@@ -40,7 +40,7 @@ def site(services: Services, request: pytest.FixtureRequest) -> Iterator[Server]
 
 async def test_every_acknowledged_change_is_there(site: Server) -> None:
     """32 clients, on one session and on others."""
-    await History(site.port, clients=32, requests=15).make()
+    await History(site.port, clients=32, requests=15, others=4).make()
 
 
 async def test_a_logout_stands_against_slow_writers(site: Server) -> None:
@@ -58,6 +58,6 @@ async def test_a_build_where_the_last_write_wins_is_found_out(
     """Otherwise what passes above would mean nothing."""
     with served(kind, services.url("sqlite"), last_write_wins=True) as server:
         with pytest.raises(Wrong, match="it should be"):
-            await History(server.port, clients=32, requests=15).make()
+            await History(server.port, clients=32, requests=15, others=4).make()
         with pytest.raises(Wrong, match="is back"):
             await log_out_under_writers(server.port, writers=160, at_once=16)

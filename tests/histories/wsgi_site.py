@@ -32,4 +32,4 @@ def site(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [body]
 
 
-app = SessionMiddleware(site, store, secret=pages.SECRET)
+app = SessionMiddleware(site, store, secret=pages.SECRET, on_conflict=pages.RESOLVERS)

@@ -78,7 +78,7 @@ class ByHand(RequestSession[Rules]):
     def load(self) -> Awaitable[None]:
         self._refuse()
 
-    def save(self) -> Awaitable[None]:
+    def save(self, within: object = None) -> Awaitable[None]:
         self._refuse()
 
     def reload(self) -> Awaitable[None]:

@@ -174,6 +174,8 @@ class Requests(RuleBasedStateMachine):
                 request.sess.expires = self.clock() + EXPIRATION
                 request.sess.stamp = next(self._numbers)
             self.written(request)
+        if request.row is Row.ENDED:
+            request.cookie = "none"  # one that an earlier save was to set names nothing any more
         request.intent = Intent.KEEP
         request.touched = request.emptied = False
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Numeric,
+    Select,
     Table,
     Uuid,
     and_,
@@ -47,7 +48,7 @@ from ..sid import Key
 from ..store import SWEEP_BATCH
 from .table import Layout
 
-__all__ = ["BatchStatement", "Lookup", "Statement", "Statements"]
+__all__ = ["BatchStatement", "LockingStatements", "Lookup", "Statement", "Statements"]
 
 
 class Statement:
@@ -208,7 +209,7 @@ class Lookup:
         return self._compiled(_is_any(self._column))
 
     def _compiled(self, found: Any) -> Statement:
-        clause = select(*self._columns).where(found, self._where)
+        clause = self._statements.reading(select(*self._columns).where(found, self._where))
         return Statement(clause, self._statements.dialect, self._columns)
 
 
@@ -253,6 +254,10 @@ class Statements:
         if moment.tzinfo is not UTC:
             moment = moment.astimezone(UTC)
         return moment if self._zoned[column] else moment.replace(tzinfo=None)
+
+    def reading(self, found: Select[Any]) -> Select[Any]:
+        """How a record is read."""
+        return found
 
     def _compiled(self, clause: ClauseElement, columns: Sequence[Column[Any]] = ()) -> Statement:
         return Statement(clause, self.dialect, columns)
@@ -669,6 +674,13 @@ class Statements:
             # Text is compared by its collation there, which may well ignore case.
             return cast(layout.data, LargeBinary) == cast(seen, LargeBinary)
         return layout.data == seen
+
+
+class LockingStatements(Statements):
+    """Statements for a transaction: what it has read nobody else changes before it ends."""
+
+    def reading(self, found: Select[Any]) -> Select[Any]:
+        return found.with_for_update()
 
 
 _LEASE_NAME: Final = "sweep"

@@ -21,6 +21,7 @@ from ..sid import Key
 from ..store import Call, Clock, Delete, Insert, Load, Put, Replace, Touch
 from .database import Database
 from .dialects import Opened, open_database
+from .joined import AsyncJoinedStore, JoinedStore, Joins, async_connection, sync_connection
 from .operations import ExtendDefaultFields, Table
 from .statements import Statements
 from .table import (
@@ -36,7 +37,13 @@ from .table import (
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy import Connection, orm
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncSession,
+        async_scoped_session,
+    )
 
 __all__ = ["AsyncSQLSessionStore", "SQLSessionStore"]
 
@@ -160,6 +167,7 @@ class _SQLStore:
             # An engine that is made from a URL is made that way.
             in_autocommit=opened.owned,
         )
+        self._joins = Joins(self._layout, opened.engine.dialect, self._extend, clock)
 
     def _goes_in_batches(self, calls: Sequence[Call[Any]]) -> bool:
         """Calls of one session do; but not what has the app compute columns, since its functions
@@ -247,6 +255,28 @@ class SQLSessionStore(_SQLStore, SessionStore):
             return [_or_error(batcher.submit(calls[0]))]
         return self._database.perform(calls)
 
+    def within(self, connection: Connection | orm.Session | orm.scoped_session[Any]) -> JoinedStore:
+        """This store as part of a transaction of the app's: what it does commits or rolls back
+        with that.
+
+        In a request, `session.save(within=connection)` is what you want. This is for everything
+        else: an account is deleted and its session ends in one commit, say. What it reads is
+        locked until the transaction ends, so be brief.
+
+        Args:
+            connection: a `Connection` or an `orm.Session` on the database that has the sessions,
+                not in autocommit mode. Without a transaction it begins one; to end it is the
+                app's.
+
+        Raises:
+            TypeError: it is something else.
+
+        >>> with engine.begin() as connection:                            # doctest: +SKIP
+        ...     connection.execute(delete(users).where(users.c.id == 7))
+        ...     store.within(connection).destroy(sid)
+        """
+        return JoinedStore(self._joins, sync_connection(connection), self._rules)
+
     def _line_up(self) -> None:
         self._reads, self._writes = self._batchers(
             partial(ThreadBatcher, self._database.perform, patience=self._seconds)
@@ -309,6 +339,20 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
             batcher = self._reads if isinstance(calls[0], Load) else self._writes
             return [_or_error(await batcher.submit(calls[0]))]
         return await self._call(self._database.perform, calls)
+
+    def within(
+        self, connection: AsyncConnection | AsyncSession | async_scoped_session[Any]
+    ) -> AsyncJoinedStore:
+        """This store as part of a transaction of the app's; see `SQLSessionStore.within`.
+
+        Args:
+            connection: an `AsyncConnection` or an `AsyncSession`.
+
+        >>> async with engine.begin() as connection:                      # doctest: +SKIP
+        ...     await connection.execute(delete(users).where(users.c.id == 7))
+        ...     await store.within(connection).destroy(sid)
+        """
+        return AsyncJoinedStore(self._joins, async_connection(connection), self._rules)
 
     def _batch(self, calls: Sequence[Call[Any]]) -> Awaitable[list[Any]]:
         return self._call(self._database.perform, calls)

@@ -121,7 +121,7 @@ class Visit(RequestSession[Any]):
     def load(self) -> Awaitable[None]:
         self._refuse()
 
-    def save(self) -> Awaitable[None]:
+    def save(self, within: object = None) -> Awaitable[None]:
         self._refuse()
 
     def reload(self) -> Awaitable[None]:

@@ -66,6 +66,7 @@ class _NoRequest:
     """What a `Session` wants to stand in; a store asks it for nothing."""
 
     responding = False
+    session: Session
 
     def new_sid(self) -> Sid:
         return Sid.new()
@@ -76,7 +77,10 @@ class _NoRequest:
     def load(self) -> Awaitable[None]:
         return Completed()
 
-    save = reload = load
+    def save(self, within: object = None) -> Awaitable[None]:
+        return Completed()
+
+    reload = load
 
 
 def _session(settings: CookieSettings, **values: Any) -> Session:

@@ -1,0 +1,220 @@
+"""Calls in a transaction of the app's, which commits them or rolls them back with its own work.
+
+They are the operations that a store performs anyway (`operations.py`), on a connection that is not
+the store's: nothing is repeated, no connection replaced and no error hidden, since that is the
+app's to decide. What is read is locked until the transaction ends. So a write that has lost to
+another one wins at the second try, in a transaction that would see an old snapshot, too (MySQL's
+default).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+from sqlalchemy import exc as sqlalchemy_exc
+from sqlalchemy.engine import CursorResult, Dialect, RootTransaction
+
+from ..direct import AsyncSessionStore, SessionStore, StoreOptions
+from ..errors import ConfigurationError
+from ..store import Call, Clock
+from .dialects import store_error
+from .operations import OPERATIONS, ExtendDefaultFields, Table
+from .statements import LockingStatements
+from .table import Layout
+
+if TYPE_CHECKING:
+    from sqlalchemy import orm
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+
+__all__ = ["AsyncJoinedStore", "JoinedStore", "Joins", "async_connection", "sync_connection"]
+
+
+class Joins:
+    """A table of sessions, as it is used in transactions of the app's.
+
+    Args:
+        layout: the table.
+        dialect: that of the store's own engine; the app may use the database by another driver.
+        extend_default_fields: what the app wants in its columns.
+        clock: the present.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        dialect: Dialect,
+        extend_default_fields: ExtendDefaultFields | None,
+        clock: Clock,
+    ) -> None:
+        self.layout = layout
+        self._database = dialect.name
+        self._extend = extend_default_fields
+        self._clock = clock
+        self._tables: dict[Dialect, Table] = {}
+
+    def perform(self, connection: Connection, calls: Sequence[Call[Any]]) -> list[Any]:
+        """Perform calls in the connection's transaction, which begins if there is none."""
+        table, cursor = self._table(connection.dialect), _Cursor(connection)
+        return [self._answer(cursor, table, call) for call in calls]
+
+    def _table(self, dialect: Dialect) -> Table:
+        table = self._tables.get(dialect)
+        if table is None:
+            if dialect.name != self._database:
+                raise ConfigurationError(
+                    f"within=... takes a connection to the database that has the sessions, which"
+                    f" is {self._database}; this one is to {dialect.name}"
+                )
+            statements = LockingStatements(self.layout, dialect)
+            table = self._tables[dialect] = Table(self.layout, statements, self._extend)
+        return table
+
+    def _answer(self, cursor: _Cursor, table: Table, call: Call[Any]) -> Any:
+        operation = OPERATIONS.get(type(call))
+        if operation is None:
+            return TypeError(f"a SQL store can not perform {type(call).__name__}")
+        try:
+            return operation(cursor, table, call, self._clock())
+        except sqlalchemy_exc.DBAPIError as error:
+            failure = store_error(error.orig or error, table.statements.dialect)
+            failure.__cause__ = error
+            return failure
+        except Exception as error:
+            return error
+
+
+class _Cursor:
+    """A cursor (PEP 249) that SQLAlchemy knows of: it begins the transaction, logs and traces."""
+
+    _result: CursorResult[Any]
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def execute(self, operation: str, parameters: Any, /) -> None:
+        self._result = self._connection.exec_driver_sql(operation, parameters)
+
+    @property
+    def rowcount(self) -> int:
+        return self._result.rowcount
+
+    def fetchone(self) -> Any:
+        row = self._result.fetchone()
+        self._result.close()
+        return row
+
+    def fetchall(self) -> Sequence[Any]:
+        return self._result.fetchall()
+
+    def close(self) -> None:
+        self._result.close()
+
+
+class JoinedStore(SessionStore):
+    """A store whose calls belong to a transaction of the app's: `SQLSessionStore.within`."""
+
+    def __init__(
+        self,
+        joins: Joins,
+        connection: Connection | orm.Session | orm.scoped_session[Any],
+        options: StoreOptions,
+    ) -> None:
+        super().__init__(**options)
+        self.connection = connection
+        self._joins = joins
+        self._transaction: RootTransaction | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction that something was performed in goes on."""
+        return self._transaction is not None and self._transaction.is_active
+
+    def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        connection = _connection_of(self.connection, self._joins)
+        try:
+            return self._joins.perform(connection, calls)
+        finally:
+            self._transaction = connection.get_transaction()
+
+
+class AsyncJoinedStore(AsyncSessionStore):
+    """The same for asyncio: `AsyncSQLSessionStore.within`."""
+
+    def __init__(
+        self,
+        joins: Joins,
+        connection: AsyncConnection | AsyncSession | async_scoped_session[Any],
+        options: StoreOptions,
+    ) -> None:
+        super().__init__(**options)
+        self.connection = connection
+        self._joins = joins
+        self._transaction: RootTransaction | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction that something was performed in goes on."""
+        return self._transaction is not None and self._transaction.is_active
+
+    async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        from sqlalchemy.ext.asyncio import async_scoped_session
+
+        asked: Any = self.connection
+        if isinstance(asked, async_scoped_session):
+            asked = asked()
+        answers: list[Any] = await asked.run_sync(self._perform, calls)
+        return answers
+
+    def _perform(self, sync_one: Connection | orm.Session, calls: Sequence[Call[Any]]) -> list[Any]:
+        connection = _connection_of(sync_one, self._joins)
+        try:
+            return self._joins.perform(connection, calls)
+        finally:
+            self._transaction = connection.get_transaction()
+
+
+def sync_connection(
+    given: Connection | orm.Session | orm.scoped_session[Any],
+) -> Connection | orm.Session | orm.scoped_session[Any]:
+    """What was given, if it has a transaction that sync code can join.
+
+    Raises:
+        TypeError: it has none.
+    """
+    from sqlalchemy import orm  # costs as much as all else; who passes one has it already
+
+    if not isinstance(given, Connection | orm.Session | orm.scoped_session):
+        raise TypeError(
+            f"within takes a Connection or an orm.Session of SQLAlchemy's, not"
+            f" {type(given).__name__}"
+        )
+    return given
+
+
+def async_connection(
+    given: AsyncConnection | AsyncSession | async_scoped_session[Any],
+) -> AsyncConnection | AsyncSession | async_scoped_session[Any]:
+    """The same for asyncio.
+
+    Raises:
+        TypeError: it has none.
+    """
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+
+    if not isinstance(given, AsyncConnection | AsyncSession | async_scoped_session):
+        raise TypeError(
+            f"within takes an AsyncConnection or an AsyncSession of SQLAlchemy's, not"
+            f" {type(given).__name__}"
+        )
+    return given
+
+
+def _connection_of(
+    given: Connection | orm.Session | orm.scoped_session[Any], joins: Joins
+) -> Connection:
+    if isinstance(given, Connection):
+        return given
+    # One with several databases finds the one that has the table, where it was told.
+    return given.connection(bind_arguments={"clause": joins.layout.table})
