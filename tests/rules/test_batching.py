@@ -292,6 +292,34 @@ async def test_who_was_answered_by_one_batch_may_ask_again_in_the_next() -> None
     assert len(answered) == 8
 
 
+async def test_in_a_busy_server_a_batch_waits_one_more_turn_for_who_is_on_the_way() -> None:
+    """The first of sixteen requests would leave at once, and the others in a second batch."""
+    sky = Sky()
+    batcher = Batcher(sky.send, a_line())
+
+    async def arrive(number: int) -> int:
+        if number:
+            await turns(1)  # read from another socket, a turn later
+        answer: int = await batcher.submit(Call(number, "r", None))
+        return answer
+
+    async def both() -> list[int]:
+        requests = asyncio.gather(*[arrive(number) for number in range(2)])
+        await turns(6)
+        sizes = [len(flight.calls) for flight in sky.flights]
+        for flight in list(sky.flights):
+            flight.landed.set_result([call.number for call in flight.calls])
+        assert await requests == [0, 1]
+        return sizes
+
+    assert await both() == [1, 1]
+    several = asyncio.gather(*[batcher.submit(Call(n, "w", f"key {n}")) for n in range(2)])
+    await turns(3)
+    sky.flights[0].landed.set_result("ab")
+    await several
+    assert await both() == [2]
+
+
 async def test_few_calls_do_not_leave_beside_many_and_many_do() -> None:
     """A round trip for each handful is what batches are there to spare."""
     sky = Sky()
