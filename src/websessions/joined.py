@@ -108,8 +108,8 @@ def end_steps(request: RequestSession[Any], connection: object = None) -> Steps[
     joined = request.joined
     assert joined is not None
     if not joined.transaction.is_open:
-        request.joined = None
         yield from _find_steps(request, joined)
+        request.joined = None
     elif joined.transaction.connection is not connection and _asks_for_more(request):
         raise SessionError(
             "the session was saved within a transaction that goes on, and was changed again: end"
