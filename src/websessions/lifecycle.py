@@ -17,6 +17,7 @@ from .codec import encode_within
 from .cookie import SessionCookies
 from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
+from .lock import Held, a_holder, release_steps, take_steps
 from .merge import merge, overwrite
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
 from .session import Session, decode_document
@@ -27,6 +28,7 @@ from .swap import swap_steps
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
 
+R = TypeVar("R")
 S = TypeVar("S", bound=StoreRules)
 
 log = logging.getLogger("websessions")
@@ -86,6 +88,7 @@ class RequestSession(ABC, Generic[S]):
     _outdated = False
     _left_a_grace = False
     _as_found: Record | None = None
+    _held: Held | None = None
 
     def __init__(
         self,
@@ -136,6 +139,17 @@ class RequestSession(ABC, Generic[S]):
     @abstractmethod
     def reload(self) -> Awaitable[None]:
         """Drop what was changed and read the session again."""
+
+    must_await: bool
+    """Whether the methods here that do I/O have to be awaited."""
+
+    @abstractmethod
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
+        """Take the session's lock and read the session again."""
+
+    @abstractmethod
+    def unlock(self, *, failed: bool) -> Awaitable[None]:
+        """Save, and release the lock; only the latter after a failure."""
 
     def abandon(self) -> None:
         """Save nothing of this request: its handler failed."""
@@ -194,6 +208,7 @@ class RequestSession(ABC, Generic[S]):
             unset
             or self._failed
             or self._outdated
+            or self._held is not None
             or self._row is Row.GRACED
             or session._touched
             or self._cookie is not CookieAction.NONE
@@ -219,6 +234,9 @@ class RequestSession(ABC, Generic[S]):
             unset: the app took the session out of the request.
         """
         session, settings = self.session, self._rules.settings
+        if self._held is not None and not self._held.leaving:
+            # No response waits under a lock, and none leaves while others wait for it.
+            return (yield from self._releasing(self.finish_steps(unset=unset)))
         if self._failed:
             # The app answers the error that saving raised; saving once more would raise it again.
             self.responding = True
@@ -253,6 +271,9 @@ class RequestSession(ABC, Generic[S]):
         A new session can not be saved any more: nobody has its cookie.
         """
         session = self.session
+        if self._held is not None and not self._held.leaving:
+            yield from self._releasing(self.close_steps())
+            return
         if self._failed or self._gave_way or not self.responding:
             return
         if session._intent is Intent.ABANDON:
@@ -271,6 +292,113 @@ class RequestSession(ABC, Generic[S]):
                 "a new session was written to after its response had begun; it is lost, since its"
                 " cookie could not be set any more"
             )
+
+    def lock_steps(self, timeout: timedelta, lease: timedelta) -> Steps[None]:
+        """Take the session's lock, and show the session as it is then, with what this request has
+        changed and not saved.
+
+        A session that is not stored needs no lock: nobody else knows it. Nor does one that has
+        ended: what is written to it is dropped, locked or not.
+        """
+        session, store = self.session, self._store
+        if self._held is not None:
+            raise SessionError(
+                "this request is in a block of session.lock() already; the lock is the request's,"
+                " so neither a block inside of it nor another task can have it as well"
+            )
+        # A store that is not made of ours may not know that stores can.
+        if not getattr(store, "locks", False):
+            raise ConfigurationError(
+                f"{type(store).__name__} can not lock sessions: the table of a SQL store needs the"
+                " nullable columns locked_by, a String(32), and locked_until, a DateTime; a store"
+                " of your own has to answer Lock and Unlock, and say so by locks = True"
+            )
+        held = self._held = Held()
+        try:
+            yield from self.load_steps()
+            if self._record is not None and session._intent is not Intent.DESTROY:
+                assert self._presented is not None
+                at, key, holder = self._record.key, store.key(self._presented), a_holder()
+                theirs = yield from take_steps(
+                    at, key, holder, store.clock, timeout=timeout, lease=lease
+                )
+                if theirs is None:
+                    self._has_ended()
+                else:
+                    held.holder = holder
+                    self._see(theirs)
+            held.since, held.emptied = self._record, session._emptied
+            held.document = self._encoded()
+        except BaseException:
+            if held.holder is not None:
+                yield from self._release_steps()
+            self._held = None
+            raise
+
+    def unlock_steps(self, *, failed: bool) -> Steps[None]:
+        """Save, and release the lock; after a failure release it, and take back what was not saved.
+
+        Args:
+            failed: the block that was under the lock raised.
+        """
+        held = self._held
+        assert held is not None
+        try:
+            if failed:
+                self._take_back(held)
+                yield from self._release_steps()
+            else:
+                yield from self._releasing(self.settle_steps())
+        finally:
+            self._held = None
+
+    def _releasing(self, steps: Steps[R]) -> Steps[R]:
+        """These steps, and then the lock is released, whatever became of them."""
+        assert self._held is not None
+        self._held.leaving = True
+        try:
+            result = yield from steps
+        except GeneratorExit:
+            raise  # nobody performs anything any more
+        except BaseException:
+            yield from self._release_steps()
+            raise
+        yield from self._release_steps()
+        return result
+
+    def _release_steps(self) -> Steps[None]:
+        held, record = self._held, self._record
+        assert held is not None
+        holder, held.holder = held.holder, None
+        if holder is not None and record is not None:
+            assert self._presented is not None
+            yield from release_steps(record.key, self._store.key(self._presented), holder)
+
+    def _see(self, theirs: Record) -> None:
+        """Show what is stored, with what this request has changed and not saved."""
+        session = self.session
+        if session._intent is Intent.DESTROY:
+            self._found(theirs)  # asked for while the lock was waited for
+        elif self._has_changed(self._encoded() if self._may_have_changed() else None):
+            try:
+                self._resolved(theirs, emptied=session._emptied)
+            except Conflict:
+                self._outdated = True
+                raise
+        else:
+            session._adopt(session._sid, self._decode(theirs))
+            self._found(theirs)
+        self._outdated = False
+
+    def _take_back(self, held: Held) -> None:
+        """What a block changed before it raised, back to where it began or last saved."""
+        session = self.session
+        if session._intent is Intent.DESTROY:
+            session.destroy()
+        elif self._record is held.since:
+            session._take_back(self._store.codec.decode(held.document), emptied=held.emptied)
+        elif self._record is not None:
+            session._take_back(self._decode(self._record), emptied=False)
 
     def settle_steps(self) -> Steps[None]:
         """Do to the store what the outcome table says; remember what the cookie needs."""
@@ -408,8 +536,7 @@ class RequestSession(ABC, Generic[S]):
             self._outdated = True
             raise
         if written is None:
-            log.info("a session ended while a request was using it; its changes are dropped")
-            self._row, self._record = Row.ENDED, None
+            self._has_ended()
             return
         self._found(written)
         if not stopped:
@@ -474,6 +601,10 @@ class RequestSession(ABC, Generic[S]):
             self.session._sid = None
         self._row, self._record, self._presented = Row.UNBORN, None, None
         self._outdated = False
+        if self._held is not None:
+            # The lock went with the row, and what it held does not come back.
+            self._held.holder = self._held.since = None
+            self._held.document = self._store.codec.encode({})
 
     # Facts
 
@@ -481,6 +612,10 @@ class RequestSession(ABC, Generic[S]):
         """This is what is stored."""
         self._record = record
         self._row = Row.LIVE if record.grace_until is None else Row.GRACED
+
+    def _has_ended(self) -> None:
+        log.info("a session ended while a request was using it; its changes are dropped")
+        self._row, self._record = Row.ENDED, None
 
     def _end_grace(self) -> None:
         """What was found by its previous id is gone for it when its grace is over."""
@@ -522,7 +657,7 @@ class RequestSession(ABC, Generic[S]):
     @property
     def may_be_unsettled(self) -> bool:
         """Whether anything can have changed since the response began."""
-        return self.session._used or self.session._lent
+        return self.session._used or self.session._lent or self._held is not None
 
     def _changed_from_afar(self) -> bool:
         """Whether a list or dict that the handler took out of the session before has changed."""
