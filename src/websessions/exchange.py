@@ -97,11 +97,7 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
     def reload(self) -> Awaitable[None]:
         return self._run(self.reload_steps())
 
-    def lock(
-        self,
-        timeout: timedelta,
-        lease: timedelta,
-    ) -> Awaitable[None]:
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
         return self._run(self.lock_steps(timeout, lease))
 
     def unlock(self, *, failed: bool) -> Awaitable[None]:

@@ -25,8 +25,10 @@ __all__ = ["Held", "a_holder", "release_steps", "take_steps"]
 log = logging.getLogger("websessions")
 
 FIRST_PAUSE: Final = 0.005
+"""Seconds that are waited at most before the second try; it is twice as many before the next."""
+
 LONGEST_PAUSE: Final = 0.25
-"""Seconds that are waited at most before another try."""
+"""And this many at most before any."""
 
 
 @dataclass(slots=True)

@@ -345,10 +345,7 @@ class Session(MutableMapping[str, Any]):
         return self._exchange.reload()
 
     def lock(
-        self,
-        timeout: timedelta | Seconds = 5,
-        *,
-        lease: timedelta | Seconds = 30,
+        self, timeout: timedelta | Seconds = 5, *, lease: timedelta | Seconds = 30
     ) -> SessionLock:
         """Have the session to this request, among those that lock it: `with`, or `async with`.
 
