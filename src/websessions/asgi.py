@@ -73,21 +73,9 @@ class SessionMiddleware:
         session = scope["session"] = exchange.session
         if self._settings.load == "eager" and not (exchange.opted_out or session._loaded):
             await exchange.load()
-
-        async def send_with_session(message: Message) -> None:
-            if message["type"] in _BEGINNINGS and not exchange.responding:
-                finished = await exchange.finish(unset=scope.get("session") is not session)
-                if finished.vary:
-                    message["headers"] = _amend(message.get("headers") or (), finished)
-            elif message["type"] == "websocket.close":
-                # Before an accept it is a refusal, and no cookie can go with that.
-                exchange.responding = True
-                await exchange.close()
-            await send(message)
-
         if scope["type"] == "websocket":
             receive = _receiving(receive, exchange)
-        await self.app(scope, receive, send_with_session)
+        await self.app(scope, receive, _Sending(send, exchange, scope))
         await exchange.close()
 
     def _exchange(self, scope: Scope) -> AsyncExchange:
@@ -105,6 +93,34 @@ class SessionMiddleware:
             https=settings.is_https(scope.get("scheme", "http"), forwarded.decode("latin-1")),
             opted_out=bool(settings.exclude) and settings.excludes(scope["path"]),
         )
+
+
+class _Sending:
+    """`send`, with the session settled before the response begins.
+
+    An object: a function that closes over as much is half a dozen of them at every request.
+    """
+
+    __slots__ = ("_exchange", "_scope", "_send", "_session")
+
+    def __init__(self, send: Send, exchange: AsyncExchange, scope: Scope) -> None:
+        self._send = send
+        self._exchange = exchange
+        self._scope = scope
+        self._session = exchange.session
+
+    async def __call__(self, message: Message) -> None:
+        exchange = self._exchange
+        if message["type"] in _BEGINNINGS and not exchange.responding:
+            unset = self._scope.get("session") is not self._session
+            finished = await exchange.finish(unset=unset)
+            if finished.vary:
+                message["headers"] = _amend(message.get("headers") or (), finished)
+        elif message["type"] == "websocket.close":
+            # Before an accept it is a refusal, and no cookie can go with that.
+            exchange.responding = True
+            await exchange.close()
+        await self._send(message)
 
 
 def _receiving(receive: Receive, exchange: AsyncExchange) -> Receive:

@@ -98,6 +98,9 @@ class _Store:
     sweeps_in_turns: bool = False
     """Whether the store answers `Lease`, so that of many processes one sweeps."""
 
+    locks: bool = False
+    """Whether the store answers `Lock` and `Unlock`, so that `session.lock()` works."""
+
     _sweeper: SweeperThread | SweeperTask
 
     def __init__(

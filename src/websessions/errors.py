@@ -13,6 +13,7 @@ __all__ = [
     "CorruptRecord",
     "SessionEncodingError",
     "SessionError",
+    "SessionLocked",
     "SessionNotLoaded",
     "SessionTooLarge",
     "StoreError",
@@ -119,6 +120,13 @@ class Conflict(SessionError):
     With `on_conflict="error"` at once; else after the deadline, or because a resolver failed, or
     because two requests made the session two different users'. What is stored is as the others
     left it. `reload()` reads that, so that the change can be made again.
+    """
+
+
+class SessionLocked(SessionError):
+    """Another request held the session's lock for longer than `session.lock()` was to wait.
+
+    Nothing has happened to the session, and what this request has changed in it is still there.
     """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from .errors import SessionNotLoaded
@@ -22,6 +23,8 @@ _DONE = Completed()
 
 class SyncExchange(RequestSession[Performs]):
     """Loads at first use; everything is done when the method returns."""
+
+    must_await = False
 
     def require(self) -> None:
         run(self.load_steps(), self._store)
@@ -42,6 +45,14 @@ class SyncExchange(RequestSession[Performs]):
         run(self.reload_steps(), self._store)
         return _DONE
 
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
+        run(self.lock_steps(timeout, lease), self._store)
+        return _DONE
+
+    def unlock(self, *, failed: bool) -> Awaitable[None]:
+        run(self.unlock_steps(failed=failed), self._store)
+        return _DONE
+
     def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""
         if (finished := self.finish_now(unset=unset)) is not None:
@@ -60,6 +71,7 @@ class SyncExchange(RequestSession[Performs]):
 class AsyncExchange(RequestSession[AsyncPerforms]):
     """Loads when told to; every method that may do I/O is awaited."""
 
+    must_await = True
     _busy = False
     _idle: asyncio.Event | None = None
 
@@ -95,6 +107,14 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
 
     def reload(self) -> Awaitable[None]:
         return self._run(self.reload_steps())
+
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
+        return self._run(self.lock_steps(timeout, lease))
+
+    def unlock(self, *, failed: bool) -> Awaitable[None]:
+        steps = self._run(self.unlock_steps(failed=failed))
+        # A handler that was cancelled may be cancelled again wherever it waits (anyio's scopes).
+        return asyncio.shield(steps) if failed else steps
 
     async def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""

@@ -136,7 +136,7 @@ def _find_steps(request: RequestSession[Any], joined: Joined) -> Steps[None]:
     if found is not None:
         request._found(found)
     elif request._row is not Row.UNBORN:
-        request._row, request._record = Row.ENDED, None
+        request._has_ended()
         return
     if session._intent is Intent.DESTROY:
         return  # what it has now is a new session's

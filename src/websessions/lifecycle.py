@@ -18,6 +18,7 @@ from .cookie import SessionCookies
 from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
 from .joined import Joined, end_steps
+from .lock import Held, a_holder, release_steps, take_steps
 from .merge import merge, overwrite
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
 from .session import Session, decode_document
@@ -28,6 +29,7 @@ from .swap import swap_steps
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
 
+R = TypeVar("R")
 S = TypeVar("S", bound=StoreRules)
 
 log = logging.getLogger("websessions")
@@ -88,6 +90,7 @@ class RequestSession(ABC, Generic[S]):
     _left_a_grace = False
     _as_found: Record | None = None
     joined: Joined | None = None
+    _held: Held | None = None
 
     def __init__(
         self,
@@ -147,6 +150,17 @@ class RequestSession(ABC, Generic[S]):
         """
         self.session = self.session._unowned()
 
+    must_await: bool
+    """Whether the methods here that do I/O have to be awaited."""
+
+    @abstractmethod
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
+        """Take the session's lock and read the session again."""
+
+    @abstractmethod
+    def unlock(self, *, failed: bool) -> Awaitable[None]:
+        """Save, and release the lock; only the latter after a failure."""
+
     def abandon(self) -> None:
         """Save nothing of this request: its handler failed."""
         self.session._intent = Intent.ABANDON
@@ -181,16 +195,20 @@ class RequestSession(ABC, Generic[S]):
             self._found(record)
             self._as_found = self._as_found or record
 
+    def _after_transaction(self, what: str) -> Steps[None]:
+        if self.joined is None:
+            return
+        if self.joined.transaction.is_open:
+            raise SessionError(
+                f"the session was saved within a transaction that goes on; {what} comes after its"
+                " end, or before that save"
+            )
+        yield from end_steps(self)
+
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
         session = self.session
-        if self.joined is not None:
-            if self.joined.transaction.is_open:
-                raise SessionError(
-                    "the session was saved within a transaction that goes on; reload() comes after"
-                    " its end, or before that save"
-                )
-            yield from end_steps(self)
+        yield from self._after_transaction("reload()")
         if self._row is Row.UNBORN or self._presented is None:
             raise SessionError("there is nothing to reload: the session is not stored yet")
         if session._intent is not Intent.ABANDON:
@@ -212,6 +230,7 @@ class RequestSession(ABC, Generic[S]):
             or self._failed
             or self._outdated
             or self.joined is not None
+            or self._held is not None
             or self._row is Row.GRACED
             or session._touched
             or self._cookie is not CookieAction.NONE
@@ -237,6 +256,9 @@ class RequestSession(ABC, Generic[S]):
             unset: the app took the session out of the request.
         """
         session, settings = self.session, self._rules.settings
+        if self._held is not None and not self._held.leaving:
+            # No response waits under a lock, and none leaves while others wait for it.
+            return (yield from self._releasing(self.finish_steps(unset=unset)))
         if self._failed:
             # The app answers the error that saving raised; saving once more would raise it again.
             self.responding = True
@@ -273,6 +295,9 @@ class RequestSession(ABC, Generic[S]):
         A new session can not be saved any more: nobody has its cookie.
         """
         session = self.session
+        if self._held is not None and not self._held.leaving:
+            yield from self._releasing(self.close_steps())
+            return
         if self._failed or self._gave_way or not self.responding:
             return
         if session._intent is Intent.ABANDON:
@@ -291,6 +316,114 @@ class RequestSession(ABC, Generic[S]):
                 "a new session was written to after its response had begun; it is lost, since its"
                 " cookie could not be set any more"
             )
+
+    def lock_steps(self, timeout: timedelta, lease: timedelta) -> Steps[None]:
+        """Take the session's lock, and show the session as it is then, with what this request has
+        changed and not saved.
+
+        A session that is not stored needs no lock: nobody else knows it. Nor does one that has
+        ended: what is written to it is dropped, locked or not.
+        """
+        session, store = self.session, self._store
+        if self._held is not None:
+            raise SessionError(
+                "this request is in a block of session.lock() already; the lock is the request's,"
+                " so neither a block inside of it nor another task can have it as well"
+            )
+        # A store that is not made of ours may not know that stores can.
+        if not getattr(store, "locks", False):
+            raise ConfigurationError(
+                f"{type(store).__name__} can not lock sessions: the table of a SQL store needs the"
+                " nullable columns locked_by, a String(32), and locked_until, a DateTime; a store"
+                " of your own has to answer Lock and Unlock, and say so by locks = True"
+            )
+        yield from self._after_transaction("lock()")
+        held = self._held = Held()
+        try:
+            yield from self.load_steps()
+            if self._record is not None and session._intent is not Intent.DESTROY:
+                assert self._presented is not None
+                at, key, holder = self._record.key, store.key(self._presented), a_holder()
+                theirs = yield from take_steps(
+                    at, key, holder, store.clock, timeout=timeout, lease=lease
+                )
+                if theirs is None:
+                    self._has_ended()
+                else:
+                    held.holder = holder
+                    self._see(theirs)
+            held.since, held.emptied = self._record, session._emptied
+            held.document = self._encoded()
+        except BaseException:
+            if held.holder is not None:
+                yield from self._release_steps()
+            self._held = None
+            raise
+
+    def unlock_steps(self, *, failed: bool) -> Steps[None]:
+        """Save, and release the lock; after a failure release it, and take back what was not saved.
+
+        Args:
+            failed: the block that was under the lock raised.
+        """
+        held = self._held
+        assert held is not None
+        try:
+            if failed:
+                self._take_back(held)
+                yield from self._release_steps()
+            else:
+                yield from self._releasing(self.settle_steps())
+        finally:
+            self._held = None
+
+    def _releasing(self, steps: Steps[R]) -> Steps[R]:
+        """These steps, and then the lock is released, whatever became of them."""
+        assert self._held is not None
+        self._held.leaving = True
+        try:
+            result = yield from steps
+        except GeneratorExit:
+            raise  # nobody performs anything any more
+        except BaseException:
+            yield from self._release_steps()
+            raise
+        yield from self._release_steps()
+        return result
+
+    def _release_steps(self) -> Steps[None]:
+        held, record = self._held, self._record
+        assert held is not None
+        holder, held.holder = held.holder, None
+        if holder is not None and record is not None:
+            assert self._presented is not None
+            yield from release_steps(record.key, self._store.key(self._presented), holder)
+
+    def _see(self, theirs: Record) -> None:
+        """Show what is stored, with what this request has changed and not saved."""
+        session = self.session
+        if session._intent is Intent.DESTROY:
+            self._found(theirs)  # asked for while the lock was waited for
+        elif self._has_changed(self._encoded() if self._may_have_changed() else None):
+            try:
+                self._resolved(theirs, emptied=session._emptied)
+            except Conflict:
+                self._outdated = True
+                raise
+        else:
+            session._adopt(session._sid, self._decode(theirs))
+            self._found(theirs)
+        self._outdated = False
+
+    def _take_back(self, held: Held) -> None:
+        """What a block changed before it raised, back to where it began or last saved."""
+        session = self.session
+        if session._intent is Intent.DESTROY:
+            session.destroy()
+        elif self._record is held.since:
+            session._take_back(self._store.codec.decode(held.document), emptied=held.emptied)
+        elif self._record is not None:
+            session._take_back(self._decode(self._record), emptied=False)
 
     def settle_steps(self) -> Steps[None]:
         """Do to the store what the outcome table says; remember what the cookie needs."""
@@ -396,51 +529,25 @@ class RequestSession(ABC, Generic[S]):
             emptied: what others wrote is dropped.
             moving: the session's new id is its own from here on, and the old one has this grace.
         """
-        session, sid, presented = self.session, self.session._sid, self._presented
         assert data is not None
-        assert sid is not None
-        assert presented is not None
-        assert self._record is not None
+        write = _Write(self, emptied, moving)
         # Whoever came by a previous id has no other right to the record.
-        key = self._record.key if self._row is Row.LIVE else self._store.key(presented)
-        new_key = None if moving is None else self._store.key(sid)
-        stopped = False
-
-        def write(data: bytes) -> Replace:
-            assert self._record is not None
-            grace_until = self._store.clock() + moving if moving else None
-            values = dict(session._values)  # the handler may go on before they are written
-            return Replace(self._record, data, self._expires(), values, new_key, grace_until)
-
-        def again(theirs: Record) -> Replace | None:
-            nonlocal new_key, moving, sid, stopped
-            if new_key is not None and theirs == self._record:
-                raise ConfigurationError("genid returned an id that is taken")
-            if session._intent is Intent.DESTROY:
-                stopped = True  # asked for meanwhile, and carried out next
-                return None
-            if moving and theirs.grace_until is not None:
-                # Two requests regenerate at once: the first has done it for both.
-                if session._sid == sid:
-                    session._sid = presented
-                new_key, moving, sid = None, None, presented
-            return write(self._resolved(theirs, emptied=emptied))
-
+        assert self._record is not None
+        key = self._record.key if self._row is Row.LIVE else self._store.key(write.presented)
         try:
-            written = yield from swap_steps(key, write(data), again)
+            written = yield from swap_steps(key, write.of(data), write.again)
         except Conflict:
             self._outdated = True
             raise
         if written is None:
-            log.info("a session ended while a request was using it; its changes are dropped")
-            self._row, self._record = Row.ENDED, None
+            self._has_ended()
             return
         self._found(written)
-        if not stopped:
-            self._presented, self._saved = sid, True
-            if moving is not None:
-                self._left_a_grace = bool(moving)
-                if not moving:
+        if not write.stopped:
+            self._presented, self._saved = write.sid, True
+            if write.moving is not None:
+                self._left_a_grace = bool(write.moving)
+                if not write.moving:
                     self._as_found = written  # no old id is left that could share what follows
 
     def _resolved(self, theirs: Record, *, emptied: bool) -> bytes:
@@ -498,6 +605,10 @@ class RequestSession(ABC, Generic[S]):
             self.session._sid = None
         self._row, self._record, self._presented = Row.UNBORN, None, None
         self._outdated = False
+        if self._held is not None:
+            # The lock went with the row, and what it held does not come back.
+            self._held.holder = self._held.since = None
+            self._held.document = self._store.codec.encode({})
 
     # Facts
 
@@ -505,6 +616,10 @@ class RequestSession(ABC, Generic[S]):
         """This is what is stored."""
         self._record = record
         self._row = Row.LIVE if record.grace_until is None else Row.GRACED
+
+    def _has_ended(self) -> None:
+        log.info("a session ended while a request was using it; its changes are dropped")
+        self._row, self._record = Row.ENDED, None
 
     def _end_grace(self) -> None:
         """What was found by its previous id is gone for it when its grace is over."""
@@ -546,7 +661,7 @@ class RequestSession(ABC, Generic[S]):
     @property
     def may_be_unsettled(self) -> bool:
         """Whether anything can have changed since the response began."""
-        return self.session._used or self.session._lent
+        return self.session._used or self.session._lent or self._held is not None
 
     def _changed_from_afar(self) -> bool:
         """Whether a list or dict that the handler took out of the session before has changed."""
@@ -600,6 +715,62 @@ class RequestSession(ABC, Generic[S]):
         """Whether two values are the same in a session, where 1 is not True."""
         encode = self._store.codec.encode
         return encode({"": one}) == encode({"": other})
+
+
+class _Write:
+    """One write of a session, and the next ones if others are quicker.
+
+    Attributes:
+        sid: the id that the session has when it is done.
+        presented: the id that it was found by.
+        moving: None, or the grace of that one.
+        stopped: the handler has ended the session meanwhile, so there is nothing to write.
+    """
+
+    __slots__ = ("_emptied", "_new_key", "_request", "moving", "presented", "sid", "stopped")
+
+    sid: Sid
+    presented: Sid
+    moving: timedelta | None
+    stopped: bool
+
+    def __init__(
+        self, request: RequestSession[Any], emptied: bool, moving: timedelta | None
+    ) -> None:
+        sid, presented = request.session._sid, request._presented
+        assert sid is not None
+        assert presented is not None
+        self._request = request
+        self._emptied = emptied
+        self._new_key = None if moving is None else request._store.key(sid)
+        self.sid = sid
+        self.presented = presented
+        self.moving = moving
+        self.stopped = False
+
+    def of(self, data: bytes) -> Replace:
+        """Over what was seen last."""
+        request = self._request
+        assert request._record is not None
+        grace_until = request._store.clock() + self.moving if self.moving else None
+        values = dict(request.session._values)  # the handler may go on before they are written
+        expires = request._expires()
+        return Replace(request._record, data, expires, values, self._new_key, grace_until)
+
+    def again(self, theirs: Record) -> Replace | None:
+        """Over what somebody else has written; None if there is nothing to write any more."""
+        request, session = self._request, self._request.session
+        if self._new_key is not None and theirs == request._record:
+            raise ConfigurationError("genid returned an id that is taken")
+        if session._intent is Intent.DESTROY:
+            self.stopped = True  # asked for meanwhile, and carried out next
+            return None
+        if self.moving and theirs.grace_until is not None:
+            # Two requests regenerate at once: the first has done it for both.
+            if session._sid == self.sid:
+                session._sid = self.presented
+            self._new_key, self.moving, self.sid = None, None, self.presented
+        return self.of(request._resolved(theirs, emptied=self._emptied))
 
 
 _WRITES: Final = frozenset(

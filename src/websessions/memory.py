@@ -20,6 +20,7 @@ from .store import (
     Delete,
     Insert,
     Load,
+    Lock,
     Put,
     Record,
     Replace,
@@ -27,6 +28,7 @@ from .store import (
     Sweep,
     Swept,
     Touch,
+    Unlock,
 )
 
 __all__ = ["AsyncMemoryStore", "MemoryStore"]
@@ -40,12 +42,21 @@ class _Grace:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Who holds the lock of a record, and until when."""
+
+    holder: str
+    until: datetime
+
+
 class _Records:
     """The rules of `store.py` over a dict."""
 
     def __init__(self) -> None:
         self._records: dict[Key, Record] = {}
         self._graces: dict[Key, _Grace] = {}
+        self._locks: dict[Key, _Held] = {}
         self._lock = threading.Lock()
 
     def perform(self, calls: Sequence[Call[Any]], now: datetime) -> list[Any]:
@@ -68,8 +79,13 @@ class _Records:
         grace = self._graces.get(key)
         return grace if grace is not None and grace.until > now else None
 
-    def _drop(self, key: Key, now: datetime) -> bool:
-        """Take a record out, and with it what led to it; whether it was there."""
+    def _drop(self, key: Key, now: datetime, *, heir: Key | None = None) -> bool:
+        """Take a record out, and with it what led to it; whether it was there. Its lock goes to the
+        record that is `heir`, and ends without one.
+        """
+        held = self._locks.pop(key, None)
+        if held is not None and heir is not None:
+            self._locks[heir] = held
         self._graces = {
             old: grace
             for old, grace in self._graces.items()
@@ -95,7 +111,7 @@ class _Records:
                     return None
                 written = call.written()
                 if new_key is not None:
-                    self._drop(seen.key, now)
+                    self._drop(seen.key, now, heir=new_key)
                     if grace_until is not None:
                         self._graces[seen.key] = _Grace(new_key, grace_until)
                 records[written.key] = replace(written, grace_until=None)
@@ -103,7 +119,7 @@ class _Records:
             case Put(key, data, expires):
                 there = records.get(key)
                 version = 1 if there is None else (there.version or 0) + 1
-                self._drop(key, now)  # no previous key finds what is there now
+                self._drop(key, now, heir=key)  # no previous key finds what is there now
                 records[key] = Record(key, data, expires, version)
                 return None
             case Touch(key, expires, slack, seen):
@@ -118,6 +134,20 @@ class _Records:
                 if key not in records and (grace := self._grace(key, now)):
                     key = grace.key
                 return self._drop(key, now)
+            case Lock(key, holder, until):
+                held = self._locks.get(key)
+                if held is not None and held.until > now and held.holder != holder:
+                    return False
+                if self._live(key, now) is None:
+                    return False
+                self._locks[key] = _Held(holder, until)
+                return True
+            case Unlock(key, holder):
+                held = self._locks.get(key)
+                if held is None or held.holder != holder:
+                    return False
+                del self._locks[key]
+                return True
             case Scan(after, limit):
                 keys = sorted(key for key in records if after is None or key > after)
                 live_ones = (self._live(key, now) for key in keys)
@@ -128,6 +158,7 @@ class _Records:
                 count = len(records)
                 records.clear()
                 self._graces.clear()
+                self._locks.clear()
                 return count
             case Sweep(limit):
                 over = [key for key, record in records.items() if record.expires <= now]
@@ -141,6 +172,8 @@ class _Records:
 class MemoryStore(SessionStore):
     """A sync store in memory. Takes the options that every store has; see `SQLSessionStore`."""
 
+    locks = True
+
     def __init__(self, **options: Unpack[StoreOptions]) -> None:
         super().__init__(**options)
         self._records = _Records()
@@ -152,6 +185,8 @@ class MemoryStore(SessionStore):
 
 class AsyncMemoryStore(AsyncSessionStore):
     """An async store in memory. Takes the options that every store has."""
+
+    locks = True
 
     def __init__(self, **options: Unpack[StoreOptions]) -> None:
         super().__init__(**options)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias
 
 from .codec import Codec
-from .errors import CorruptRecord, SessionError
+from .errors import ConfigurationError, CorruptRecord, SessionError
 from .expiry import NO_LIFETIME, Lifetime
 from .outcome import Intent
 from .settings import COOKIE_KEY, USER_KEY, Seconds, as_span
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, orm
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
-__all__ = ["COOKIE_KEY", "Completed", "Exchange", "Session", "SessionCookie", "Transactional"]
+__all__ = [
+    "COOKIE_KEY",
+    "Completed",
+    "Exchange",
+    "Session",
+    "SessionCookie",
+    "SessionLock",
+    "Transactional",
+]
 
 Transactional: TypeAlias = (
     "Connection | orm.Session | orm.scoped_session[Any]"
@@ -73,6 +81,19 @@ class Exchange(Protocol):
 
     def reload(self) -> Awaitable[None]:
         """Read the session again and drop changes."""
+        ...
+
+    @property
+    def must_await(self) -> bool:
+        """Whether what does I/O is done only when it has been awaited."""
+        ...
+
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
+        """Take the session's lock and read the session again."""
+        ...
+
+    def unlock(self, *, failed: bool) -> Awaitable[None]:
+        """Save, and release the lock; only the latter after a failure."""
         ...
 
 
@@ -165,6 +186,31 @@ class SessionCookie:
     def __repr__(self) -> str:
         max_age, expires = self._session._lifetime
         return f"SessionCookie(max_age={max_age!r}, expires={expires!r})"
+
+
+class SessionLock:
+    """What `session.lock()` returns: a context manager, in async code an asynchronous one."""
+
+    __slots__ = ("_exchange", "_lease", "_timeout")
+
+    def __init__(self, exchange: Exchange, timeout: timedelta, lease: timedelta) -> None:
+        self._exchange = exchange
+        self._timeout = timeout
+        self._lease = lease
+
+    def __enter__(self) -> None:
+        if self._exchange.must_await:
+            raise SessionError("in async code a session is locked by `async with session.lock():`")
+        self._exchange.lock(self._timeout, self._lease)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._exchange.unlock(failed=kind is not None)
+
+    async def __aenter__(self) -> None:
+        await self._exchange.lock(self._timeout, self._lease)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self._exchange.unlock(failed=kind is not None)
 
 
 class Session(MutableMapping[str, Any]):
@@ -337,6 +383,41 @@ class Session(MutableMapping[str, Any]):
         """Drop what was changed and read the session again; await it in async code."""
         return self._request.reload()
 
+    def lock(
+        self, timeout: timedelta | Seconds = 5, *, lease: timedelta | Seconds = 30
+    ) -> SessionLock:
+        """Have the session to this request, among those that lock it: `with`, or `async with`.
+
+        For the rare handler whose work must not be done twice at once, such as spending a balance
+        or calling another system. The block sees the session as the last holder left it, with what
+        this request had changed before. At its end the session is saved and the lock released.
+        Where the block raises, the lock is released and the session is as it was when the block
+        began, or when it last called `save()`; a `destroy()` or `regenerate()` stands.
+
+        Only those who lock wait for each other: other requests read and write meanwhile, and their
+        writes are merged as always. The lock ends with the block, and at the latest when the
+        response begins.
+
+        Args:
+            timeout: how long to wait for another holder, as a timedelta or seconds.
+            lease: after that others may take the lock, in case that its holder has died: longer
+                than the block ever takes. Who comes late loses nothing: its save is guarded.
+
+        Raises, where the block is entered:
+            SessionLocked: another request held the lock for longer than `timeout`.
+            SessionError: this request is in such a block already.
+            ConfigurationError: the store can not lock; the message says what it needs.
+            Conflict: what the request had changed before can not be merged with what others wrote.
+            StoreError: the lock could not be taken. Besides, what `save()` raises, at the end.
+
+        >>> with request.session.lock():                        # doctest: +SKIP
+        ...     request.session["balance"] -= 1
+        """
+        spans = as_span(timeout, "timeout"), as_span(lease, "lease")
+        if not spans[1]:
+            raise ConfigurationError("lease can not be 0: the lock would end as it is taken")
+        return SessionLock(self._request, *spans)
+
     # The mapping
 
     def __getitem__(self, key: str) -> Any:
@@ -434,7 +515,7 @@ class Session(MutableMapping[str, Any]):
         self._loaded = True
         self._intent = Intent.KEEP
 
-    def _adopt(self, sid: Sid, document: dict[str, Any]) -> None:
+    def _adopt(self, sid: Sid | None, document: dict[str, Any]) -> None:
         """This document is what is stored under `sid`."""
         stored = document.pop(COOKIE_KEY, None)
         self._own_lifetime = None if stored is None else stored_lifetime(stored)
@@ -442,6 +523,12 @@ class Session(MutableMapping[str, Any]):
         self._sid = sid
         self._new = False
         self._loaded = True
+
+    def _take_back(self, document: dict[str, Any], *, emptied: bool) -> None:
+        """What was written since it held this is undone; what was asked for stands."""
+        is_new = self._new
+        self._adopt(self._sid, document)
+        self._new, self._emptied = is_new, emptied
 
     def _document(self) -> dict[str, Any]:
         """What is to be stored."""

@@ -16,6 +16,9 @@ The rules a store has to keep, whatever it is made of:
 - A record that was moved with a grace is found by its previous key, too, for that long: `Load`
   answers it as it is now, under its new key, and `Delete` deletes it. Nothing else knows previous
   keys. A store that can not do this gives no grace: the old key is dead at once.
+- A lock is two facts beside a record: who holds it, and until when. It changes neither data nor
+  version nor expiry, refuses no other call, moves with the record and ends with it. A store that
+  has no place for it says so, by `locks`, and is not asked.
 - Times are aware UTC moments, measured by the store's one `clock`.
 """
 
@@ -40,6 +43,7 @@ __all__ = [
     "Insert",
     "Lease",
     "Load",
+    "Lock",
     "Performs",
     "Put",
     "Record",
@@ -50,6 +54,7 @@ __all__ = [
     "Sweep",
     "Swept",
     "Touch",
+    "Unlock",
     "ask",
     "system_clock",
     "value",
@@ -184,6 +189,27 @@ class Delete(Call[bool]):
 
 
 @value
+class Lock(Call[bool]):
+    """Take a record's lock until `until`, or go on with it. False, and nothing written, if somebody
+    else holds it until later than now, or if there is no record.
+
+    Only a store whose `locks` is true is asked. `holder` is at most 32 ASCII characters.
+    """
+
+    key: Key
+    holder: str
+    until: datetime
+
+
+@value
+class Unlock(Call[bool]):
+    """Release a record's lock; False, and nothing written, if `holder` does not hold it."""
+
+    key: Key
+    holder: str
+
+
+@value
 class Scan(Call["list[Record]"]):
     """The next `limit` live records in order of key, behind `after`."""
 
@@ -260,6 +286,7 @@ class StoreRules(Protocol):
         touch_after: the shortest time between two touches of one session.
         disable_touch: never touch.
         clock: the present moment.
+        locks: whether the store answers `Lock` and `Unlock`.
     """
 
     codec: Codec
@@ -268,6 +295,7 @@ class StoreRules(Protocol):
     touch_after: timedelta
     disable_touch: bool
     clock: Clock
+    locks: bool
 
     def key(self, sid: Sid, /) -> Key:
         """Where the session with this id is stored."""

@@ -78,6 +78,7 @@ class _Watched:
         self.touch_after = store.touch_after
         self.disable_touch = store.disable_touch
         self.clock: Clock = store.clock
+        self.locks = store.locks
         self._rules: Any = store
 
     @property

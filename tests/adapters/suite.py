@@ -6,6 +6,7 @@ A module that brings a fixture `open_site` subclasses `AdapterSuite`; see test_a
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 from datetime import timedelta
 from typing import Any, Protocol
@@ -22,12 +23,13 @@ from websessions import (
     Session,
     SessionEncodingError,
     SessionError,
+    SessionLocked,
     Sid,
     StoreUnavailable,
     resolvers,
 )
 from websessions.cookie import SignedValue
-from websessions.store import Delete, Insert, Load, Replace, Touch
+from websessions.store import Delete, Insert, Load, Lock, Replace, Touch
 
 __all__ = ["AdapterSuite", "OpenSite"]
 
@@ -901,6 +903,87 @@ class AdapterSuite:
         with pytest.raises(SessionEncodingError, match=r"cart\.items\[0\]"):
             await browser.visit(put(a=2, cart={"items": [object()]}))
         assert await browser.read() == {"a": 1}
+
+    # Under its lock
+
+    async def test_a_block_under_the_lock_is_saved_and_released(self, open_site: OpenSite) -> None:
+        site = await open_site(on_conflict="error")
+        browser = site.browser()
+        await browser.visit(put(n=1))
+        assert site.store.kinds == ["insert"]
+
+        async def count(session: Session) -> None:
+            async with session.lock():
+                session["n"] += 1
+            assert site.store.kinds == ["load", "lock", "load", "replace", "unlock"]
+
+        for _ in range(2):
+            await browser.visit(count)
+            assert site.store.kinds == []
+        assert await browser.read() == {"n": 3}
+
+    async def test_the_next_request_has_the_lock(self, open_site: OpenSite) -> None:
+        """Whatever became of the one before: a block that raised, or one that nobody left."""
+        site = await open_site()
+        browser = site.browser()
+        await browser.visit(put(n=1))
+
+        async def fail(session: Session) -> None:
+            async with session.lock(timeout=0):
+                session["n"] = 2
+                raise Boom
+
+        async def never_leave(session: Session) -> None:
+            await session.lock(timeout=0).__aenter__()
+            session["n"] += 2
+
+        with pytest.raises(Boom):
+            await browser.visit(fail)
+        await browser.visit(never_leave)
+        await browser.visit(never_leave)
+        assert site.store.kinds[-2:] == ["replace", "unlock"]
+        assert await browser.read() == {"n": 5}
+
+    async def test_who_is_locked_out_goes_on_without(self, open_site: OpenSite) -> None:
+        site = await open_site()
+        browser = site.browser()
+        await browser.visit(put(n=1))
+        other = [Lock(Sid(browser.sid).digest(), "somebody else", site.clock() + DAY)]
+        answer = site.store.perform(other)
+        assert (await answer if inspect.isawaitable(answer) else answer) == [True]
+
+        async def ask(session: Session) -> str:
+            session["asked"] = True
+            try:
+                async with session.lock(timeout=0):
+                    return "in"
+            except SessionLocked:
+                return "out"
+
+        assert (await browser.visit(ask)).result == "out"
+        assert await browser.read() == {"n": 1, "asked": True}
+        site.clock.advance(DAY - timedelta(hours=1))
+        await browser.visit(put(n=2))
+        assert (await browser.visit(ask)).result == "out"
+        site.clock.advance(timedelta(hours=1))
+        assert (await browser.visit(ask)).result == "in"
+
+    async def test_sync_code_locks_by_with(self, open_site: OpenSite) -> None:
+        """And async code that forgot its `async` is told so."""
+        site = await open_site()
+        browser = site.browser()
+        await browser.visit(put(n=1))
+
+        def count(session: Session) -> None:
+            with session.lock():
+                session["n"] += 1
+
+        if site.adapter.asynchronous:
+            with pytest.raises(SessionError, match="async with"):
+                await browser.visit(count)
+        else:
+            await browser.visit(count)
+            assert await browser.read() == {"n": 2}
 
     # A store that fails
 

@@ -20,7 +20,7 @@ from tests.docs.pages import ROOT
 PACKAGE: Final = Path(str(websessions.__file__)).parent
 
 ROOMS: Final[dict[str, set[str]]] = {
-    "store": {"store", "run", "swap", "codec", "sid", "errors"},
+    "store": {"store", "run", "swap", "lock", "codec", "sid", "errors"},
     "session": {"session", "settings", "expiry", "outcome", "resolvers"},
     "lifecycle": {"lifecycle", "joined", "merge", "cookie"},
     "adapters": {"asgi", "wsgi", "flask", "starlette", "exchange", "headers"},

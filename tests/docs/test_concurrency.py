@@ -9,6 +9,7 @@ from tests.docs.pages import ROOT, shown
 
 OPERATIONS = (
     *("create", "write", "update", "regenerate", "login", "logout", "touch", "sweep", "expiry"),
+    "lock",
 )
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]

@@ -130,6 +130,22 @@ async def test_a_touch_costs_a_statement_once_per_touch_after(tapped: Tapped) ->
     assert await tapped.cost(browser, read) == ["SELECT"]
 
 
+async def test_a_lock_costs_three_statements_and_who_never_locks_pays_none(tapped: Tapped) -> None:
+    """It is taken, what it protects is read again, and it is released. The rest is as ever."""
+
+    async def count(session: Session) -> None:
+        async with session.lock():
+            write(session)
+
+    browser = tapped.site.browser()
+    await browser.visit(write)
+    await browser.visit(count)  # the first on a connection may prepare
+    locked = await tapped.cost(browser, count)
+    assert locked == ["SELECT", "UPDATE", "SELECT", "UPDATE", "UPDATE"]
+    assert await tapped.cost(browser, write) == ["SELECT", "UPDATE"]
+    assert await tapped.cost(browser, read) == ["SELECT"]
+
+
 async def test_an_anonymous_visitor_costs_nothing(tapped: Tapped) -> None:
     assert await tapped.cost(tapped.site.browser(), lambda session: None) == []
     assert await tapped.cost(tapped.site.browser(), read) == []

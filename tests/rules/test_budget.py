@@ -27,8 +27,8 @@ SECRET: Final = "a long and random secret"
 THIS_FILE: Final = str(Path(__file__))
 
 CALLS: Final = {
-    ("asgi", "read"): 55,
-    ("asgi", "write"): 102,
+    ("asgi", "read"): 56,
+    ("asgi", "write"): 103,
     ("wsgi", "read"): 59,
     ("wsgi", "write"): 104,
 }
@@ -166,7 +166,7 @@ async def test_the_bytes_that_a_response_has_more(adapter: str) -> None:
 
 
 OURS: Final = """
-asgi codec cookie direct errors exchange expiry headers joined lifecycle memory merge outcome
+asgi codec cookie direct errors exchange expiry headers joined lifecycle lock memory merge outcome
 resolvers run session settings sid store swap sweeper
 """
 

@@ -26,6 +26,7 @@ def test_the_tree() -> None:
         "SessionTooLarge": "SessionError",
         "CorruptRecord": "SessionError",
         "Conflict": "SessionError",
+        "SessionLocked": "SessionError",
         "SessionNotLoaded": "SessionError",
     }
 
@@ -43,6 +44,7 @@ def test_every_error_is_public_and_explained() -> None:
         errors.StoreUnavailable("a message"),
         errors.StoreTimeout("a message"),
         errors.Conflict("a message"),
+        errors.SessionLocked("a message"),
         errors.SessionNotLoaded("a message"),
         errors.SessionEncodingError("cart.items[3].price", "no"),
         errors.SessionTooLarge(2000, 1000, (("cart", 1900), ("name", 50))),

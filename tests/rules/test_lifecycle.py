@@ -61,6 +61,7 @@ class Rules:
         self.max_size = 1000
         self.expiration = DAY
         self.clock: Clock = lambda: self.now
+        self.locks = True
 
     def key(self, sid: Sid, /) -> Key:
         return sid.digest()
@@ -68,6 +69,8 @@ class Rules:
 
 class ByHand(RequestSession[Rules]):
     """A request whose steps the test plays."""
+
+    must_await = True
 
     def _refuse(self) -> NoReturn:
         raise AssertionError("the test plays the steps itself")
@@ -82,6 +85,12 @@ class ByHand(RequestSession[Rules]):
         self._refuse()
 
     def reload(self) -> Awaitable[None]:
+        self._refuse()
+
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
+        self._refuse()
+
+    def unlock(self, *, failed: bool) -> Awaitable[None]:
         self._refuse()
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
-from websessions import Conflict
+from websessions import Conflict, SessionLocked
 from websessions.testing.requests import (
     Script,
     fail,
+    locked,
     login,
     logout,
     read,
@@ -44,10 +45,12 @@ class Story:
     Attributes:
         parties: who does what.
         options: of `explore`.
+        locks: whether it needs a store that can lock.
     """
 
     parties: Parties
     options: dict[str, Any] = field(default_factory=dict)
+    locks: bool = False
 
     @property
     def is_long(self) -> bool:
@@ -128,6 +131,27 @@ STORIES: Final[dict[str, Story]] = {
             "A": [request(write("a"), visitor=None), request(read, visitor=None)],
             "B": [request(write("b"), visitor=None), request(regenerate(), visitor=None)],
         },
+    ),
+    # No conflict where everybody locks; and where not everybody does, nothing is lost.
+    "lock twice": Story(
+        {name: request(read, locked(write("k")), may_raise=SessionLocked) for name in "AB"},
+        {"settings": {"on_conflict": "error"}},
+        locks=True,
+    ),
+    "lock and write": Story(
+        {"A": request(write("a"), locked(write("k"))), "B": request(write("b"), write("k"))},
+        locks=True,
+    ),
+    "lock and log out": Story(
+        {"A": request(locked(write("a"))), "B": request(read, logout)}, locks=True
+    ),
+    "lock and regenerate": Story(
+        {"A": request(locked(write("a"), regenerate())), "B": request(regenerate(), write("b"))},
+        locks=True,
+    ),
+    "lock and fail": Story(
+        {"A": request(write("a"), locked(write("k"), fail)), "B": request(write("b"))},
+        locks=True,
     ),
     "three visitors": Story(
         {name: request(write("k"), visitor=name) for name in ("ada", "bob", "cem")},

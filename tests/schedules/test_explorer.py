@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from websessions import AsyncMemoryStore, MemoryStore, lifecycle
+from websessions import AsyncMemoryStore, MemoryStore, SessionLocked, lifecycle
 from websessions.sid import Sid
 from websessions.sql import SQLSessionStore
-from websessions.store import Call, Clear, Insert, Load, Put, Record, Replace, Scan, Touch
+from websessions.store import Call, Clear, Insert, Load, Lock, Put, Record, Replace, Scan, Touch
 from websessions.testing import FakeClock
 from websessions.testing.explorer import Broken, explore, explore_async
 from websessions.testing.path import Nondeterministic
 from websessions.testing.requests import (
     Script,
+    locked,
     login,
     logout,
     read,
@@ -240,6 +241,30 @@ def test_a_planted_bug_is_found(
         explore(
             lambda clock, **o: store(clock=clock, **o), parties, sessions=sessions, touch_after=0
         )
+
+
+class Unlocking(Planted):
+    """Gives a session's lock to everybody."""
+
+    def answer(self, call: Call[Any]) -> Any:
+        return isinstance(call, Lock) or self.right(call)
+
+
+def test_a_lock_that_two_have_is_found() -> None:
+    """Who locks meets no conflict, or the lock is none."""
+    parties = {name: request(locked(write("k")), may_raise=SessionLocked) for name in "AB"}
+    settings = {"on_conflict": "error"}
+    assert explore(healthy, parties, settings=settings)
+    with pytest.raises(Broken, match="Conflict"):
+        explore(lambda clock, **o: Unlocking(clock=clock, **o), parties, settings=settings)
+
+
+def test_a_block_that_does_not_read_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    parties = {name: request(read, locked(write("k")), may_raise=SessionLocked) for name in "AB"}
+    settings = {"on_conflict": "error"}
+    monkeypatch.setattr(lifecycle.RequestSession, "_see", lambda self, theirs: None)
+    with pytest.raises(Broken, match="Conflict"):
+        explore(healthy, parties, settings=settings)
 
 
 def test_a_bug_of_the_lifecycle_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

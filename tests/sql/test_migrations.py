@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, text
 
 from tests.fixtures.services import Services
 from tests.sql.drivers import ONE_A_DATABASE, Way, a_sid, ways
+from websessions.sid import Sid
 from websessions.sql import SQLSessionStore
+from websessions.store import Lock
 
 ENV = """
 from alembic import context
@@ -106,4 +110,31 @@ def test_a_table_that_sync_made_is_no_difference_either(services: Services, way:
         with engine.connect() as connection:
             context = MigrationContext.configure(connection)
             assert compare_metadata(context, store.table.metadata) == []
+        engine.dispose()
+
+
+@ways(*ONE_A_DATABASE)
+def test_a_migration_adds_the_columns_of_the_lock(
+    services: Services, way: Way, tmp_path: Path
+) -> None:
+    """To a table of an earlier version, whose sessions go on meanwhile."""
+    url, sid = way.url(services, fresh=True), a_sid()
+    with SQLSessionStore(url, check_expiration_interval=None) as store:
+        store.sync()
+        store.set(sid, {"n": 1})
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            for column in ("locked_by", "locked_until"):
+                connection.execute(text(f"ALTER TABLE sessions DROP COLUMN {column}"))
+        project = Project(tmp_path / "migrations", engine, store.table.metadata)
+        project.run("revision", message="lock", autogenerate=True)
+        [script] = project.scripts()
+        assert re.findall(r"add_column\('sessions', sa.Column\('(\w+)'", script) == [
+            "locked_by",
+            "locked_until",
+        ]
+        project.run("upgrade", "head")
+        until = datetime.now(UTC) + timedelta(minutes=1)
+        assert store.perform([Lock(Sid(sid).digest(), "me", until)]) == [True]
+        assert store.get(sid) == {"n": 1}
         engine.dispose()

@@ -15,7 +15,7 @@ from tests.sql.drivers import BY_ID, ONE_A_DATABASE, Way, a_name, ways
 from websessions.sid import Sid
 from websessions.sql import SQLSessionStore
 from websessions.sql.statements import Statement
-from websessions.store import Insert, Load, Replace
+from websessions.store import Insert, Load, Lock, Replace, Unlock
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -74,7 +74,9 @@ def plan_of(store: SQLSessionStore, statement: Statement, values: dict[str, Any]
 
 
 @ways(*ONE_A_DATABASE)
-def test_a_read_a_touch_and_a_write_find_their_row_by_the_key(services: Services, way: Way) -> None:
+def test_a_read_a_touch_a_lock_and_a_write_find_their_row_by_the_key(
+    services: Services, way: Way
+) -> None:
     store = filled(way, way.url(services), 5000, expired=50)
     statements = store._database._table.statements
     key, moment = Sid.new().digest(), statements.moment(NOW)
@@ -85,6 +87,11 @@ def test_a_read_a_touch_and_a_write_find_their_row_by_the_key(services: Services
             statements.touch,
             {"p_key": key, "p_now": moment, "p_expires": moment, "p_ceiling": moment},
         ),
+        (
+            statements.lock,
+            {"p_key": key, "p_now": moment, "p_over": moment, "p_until": moment, "p_holder": "me"},
+        ),
+        (statements.unlock, {"p_key": key, "p_holder": "me"}),
         (statements.delete, {"p_key": key}),
     ):
         plan = plan_of(store, statement, values)
@@ -113,7 +120,7 @@ def test_what_is_not_there_is_looked_for_by_its_previous_key_in_an_index(
 
 def test_writes_leave_the_indexes_alone_on_postgresql(services: Services) -> None:
     """A write that changes neither the user nor makes the session end sooner is a HOT update, and
-    pages have room for it. (tests/sweep says the same of touches.)
+    so is a lock, taken and released; pages have room for it. (tests/sweep says it of touches.)
     """
     way, choose = BY_ID["psycopg"], random.Random(1)
     store = filled(way, way.url(services, fresh=True), 3000, expired=0)
@@ -128,6 +135,7 @@ def test_writes_leave_the_indexes_alone_on_postgresql(services: Services) -> Non
             [seen] = store.perform([Load(key)])
             [written] = store.perform([Replace(seen, b'{"n": 2}', NOW + 2 * DAY, {})])
             assert written is not None
+            assert store.perform([Lock(key, "me", NOW + DAY), Unlock(key, "me")]) == [True, True]
         with store._opened.engine.connect() as connection:
             connection.execute(text("SELECT pg_stat_force_next_flush()"))
             statement = text(
@@ -135,8 +143,8 @@ def test_writes_leave_the_indexes_alone_on_postgresql(services: Services) -> Non
                 " JOIN pg_class ON oid = relid WHERE pg_class.relname = :name"
             )
             updates, hot, options = connection.execute(statement, {"name": store.table.name}).one()
-        assert updates == 500
-        assert hot > 490, "all, but for those on a page that is full at the moment"
+        assert updates == 3 * 500
+        assert hot > 3 * 490, "all, but for those on a page that is full at the moment"
         assert "fillfactor=80" in options
     finally:
         engine.dispose()

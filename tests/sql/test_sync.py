@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ from tests.sql.drivers import (
 )
 from tests.sql.processes import child
 from websessions.errors import StoreError, StoreUnavailable
+from websessions.sid import Sid
+from websessions.store import Lock
 
 SYNC_AT_ONCE = """
 import os, traceback
@@ -135,6 +138,27 @@ async def test_it_adds_the_columns_that_an_earlier_version_did_not_have(
         assert await store.get(a_sid()) is None
         assert await store.get(sid) == {"n": 1}
         assert f"ix_{name}_previous_key" in await indexes(store)
+
+
+@ways(*ALL)
+async def test_it_adds_the_columns_of_the_lock(services: Services, way: Way) -> None:
+    """Before that the sessions go on as they were, and who locks one is told what to do."""
+    name, sid = a_name(), Sid(a_sid())
+    async with way.open(way.url(services), table_name=name) as store:
+        await store.set(sid.value, {"n": 1})
+        await in_transaction(
+            store.engine,
+            text(f"ALTER TABLE {name} DROP COLUMN locked_by"),
+            text(f"ALTER TABLE {name} DROP COLUMN locked_until"),
+        )
+        assert await store.get(sid.value) == {"n": 1}
+        await store.set(sid.value, {"n": 2})
+        lock = Lock(sid.digest(), "me", datetime.now(UTC) + timedelta(minutes=1))
+        with pytest.raises(StoreError, match=r"lacks a column: call sync\(\)"):
+            await store.ask(lock)
+        await store.sync()
+        assert await store.ask(lock) is True
+        assert await store.get(sid.value) == {"n": 2}
 
 
 @ways(*ONE_A_DATABASE)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Enum,
     Index,
     Integer,
     LargeBinary,
@@ -31,11 +32,12 @@ from tests.sql.drivers import ALL, ONE_A_DATABASE, Way, a_name, a_sid, in_transa
 from websessions.errors import ConfigurationError
 from websessions.sid import Sid
 from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
-from websessions.store import Load, Replace
+from websessions.store import Load, Lock, Replace, Unlock
 
 BINARY = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
 
 TEXT = String(64)
+HOLDER = String(32)
 
 BOTH = pytest.mark.parametrize("kind", [SQLSessionStore, AsyncSQLSessionStore])
 
@@ -224,6 +226,14 @@ def previous(
     }
 
 
+def lock(*, by: Any = HOLDER, until: Any = DateTime, nullable: bool = True) -> dict[str, Any]:
+    """The two columns of a session's lock."""
+    return {
+        "locked_by": Column("locked_by", by, nullable=nullable),
+        "locked_until": Column("locked_until", until, nullable=nullable),
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -239,6 +249,11 @@ def previous(
         (previous(until=Date), "previous_until has to be a DateTime"),
         (previous(nullable=False), "have to be nullable"),
         (previous(index=False), "previous_key needs an index"),
+        (lock(by=String(16)), r"locked_by has to be a String\(32\)"),
+        (lock(by=Integer), r"locked_by has to be a String\(32\)"),
+        (lock(by=Enum("me")), r"locked_by has to be a String\(32\)"),
+        (lock(until=Date), "locked_until has to be a DateTime"),
+        (lock(nullable=False), "locked_by and locked_until have to be nullable"),
     ],
 )
 def test_a_column_that_can_not_do_its_work_is_named(change: Any, said: str) -> None:
@@ -414,6 +429,40 @@ async def test_a_table_with_both_columns_gives_a_previous_id_its_grace(
         assert (await store.get(sid.value) is not None) is has_it
         await store.destroy(sid.value)
         assert (await store.get(new.value) is None) is has_it
+
+
+@pytest.mark.parametrize(
+    ("columns", "has_it"),
+    [
+        ({}, False),
+        (lock(), True),
+        (lock(by=Text), True),
+        (lock(until=DateTime(timezone=True)), True),
+        ({"locked_by": Column("locked_by", Integer)}, False),
+        ({"locked_until": Column("locked_until", Integer)}, False),
+    ],
+    ids=["none", "both", "long", "with a zone", "the holder alone", "the moment alone"],
+)
+@ways(*ONE_A_DATABASE)
+async def test_a_table_with_both_columns_locks_sessions(
+    services: Services, way: Way, columns: dict[str, Any], has_it: bool
+) -> None:
+    columns = {name: column._copy() for name, column in columns.items()}
+    sid, until = Sid(a_sid()), datetime.now(UTC) + timedelta(minutes=1)
+    async with way.open(
+        way.url(services), table=node_table(MetaData(), a_name(), **columns)
+    ) as store:
+        await store.sync()
+        await store.set(sid.value, {"n": 1})
+        assert store.store.locks is has_it
+        if not has_it:
+            for call in (Lock(sid.digest(), "me", until), Unlock(sid.digest(), "me")):
+                with pytest.raises(ConfigurationError, match="locked_by"):
+                    await store.ask(call)
+            return
+        assert await store.ask(Lock(sid.digest(), "me", until)) is True
+        assert await store.ask(Lock(sid.digest(), "you", until)) is False
+        assert await store.ask(Unlock(sid.digest(), "me")) is True
 
 
 # Each shape of table does the work

@@ -21,6 +21,7 @@ from websessions.store import (
     Delete,
     Insert,
     Load,
+    Lock,
     Put,
     Record,
     Replace,
@@ -28,6 +29,7 @@ from websessions.store import (
     Sweep,
     Swept,
     Touch,
+    Unlock,
 )
 from websessions.testing import AsyncStoreSuite, StoreSuite
 from websessions.testing.bench import MakeStore
@@ -458,3 +460,120 @@ class TestSweeperCanNotBeStopped(_Planted):
     def perform(self, calls: Sequence[Call[Any]]) -> list[Any]:
         self.store._sweeper.start()
         return super().perform(calls)
+
+
+class TestLocksForEverybody(_Planted):
+    """A lock that is held is given to whoever asks."""
+
+    found_by = ("test_a_lock_has_one_holder", "test_one_of_many_locks_is_given")
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        if isinstance(call, Lock):
+            self.store._records._locks.clear()
+        return NotImplemented
+
+
+class TestLocksForEver(_Planted):
+    """No lease ends: a holder that died is never replaced."""
+
+    found_by = ("test_a_lock_ends_with_its_lease", "test_one_of_many_locks_is_given")
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        if not isinstance(call, Lock) or call.key not in self.store._records._locks:
+            return NotImplemented
+        return self.store._records._locks[call.key].holder == call.holder
+
+
+class TestLeasesEndEarly(_Planted):
+    """Off by one: a tick before its end a lock is anybody's."""
+
+    found_by = ("test_a_lock_ends_with_its_lease",)
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        if isinstance(call, Lock):
+            call = replace(call, until=call.until - self.resolution)
+            return self.right(call)
+        return NotImplemented
+
+
+class TestLocksItsHolderOut(_Planted):
+    """Who has the lock can not go on with it."""
+
+    found_by = ("test_a_holder_goes_on_with_its_lock",)
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        held = self.store._records._locks.get(call.key) if isinstance(call, Lock) else None
+        return NotImplemented if held is None or held.until <= now else False
+
+
+class TestUnlocksForEverybody(_Planted):
+    """Whoever asks releases a lock."""
+
+    found_by = ("test_a_lock_is_released_by_its_holder", "test_a_lock_ends_with_its_lease")
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        if isinstance(call, Unlock):
+            return self.store._records._locks.pop(call.key, None) is not None
+        return NotImplemented
+
+
+class TestLocksWhatHasExpired(_Planted):
+    """A lock looks at no expiry."""
+
+    found_by = ("test_what_is_not_there_is_not_locked",)
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        return call.key in records or NotImplemented if isinstance(call, Lock) else NotImplemented
+
+
+class TestLockCountsAsWrite(_Planted):
+    """A lock gives the record a new version, so that its holder's own write fails."""
+
+    found_by = ("test_a_lock_is_no_change_and_refuses_none",)
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        if not isinstance(call, Lock | Unlock) or not self.right(call):
+            return False if isinstance(call, Lock | Unlock) else NotImplemented
+        record = records[call.key]
+        records[call.key] = replace(record, version=(record.version or 0) + 1)
+        return True
+
+
+class TestLockStaysBehind(_Planted):
+    """A record that gets a new key is free there."""
+
+    found_by = ("test_a_lock_moves_with_its_record",)
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        if isinstance(call, Replace) and call.new_key is not None:
+            held = self.store._records._locks.pop(call.seen.key, None)
+            moved = self.right(call)
+            if held is not None:
+                self.store._records._locks[call.seen.key] = held
+            return moved
+        return NotImplemented
+
+
+class TestLockOutlivesItsRecord(_Planted):
+    """What gets a key that was given back is locked by somebody who is gone."""
+
+    found_by = ("test_a_lock_ends_with_its_record",)
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        locks = self.store._records._locks
+        before = dict(locks)
+        answer = self.right(call)
+        if isinstance(call, Delete | Sweep | Clear):
+            locks.update(before)
+        return answer
+
+
+class TestPutFreesALock(_Planted):
+    """`set()` takes the lock from who holds it."""
+
+    found_by = ("test_a_put_leaves_a_lock_alone",)
+
+    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
+        if isinstance(call, Put):
+            self.store._records._locks.pop(call.key, None)
+        return NotImplemented

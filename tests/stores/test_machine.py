@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeVar, cast
 
@@ -28,12 +28,14 @@ from websessions.store import (
     Delete,
     Insert,
     Load,
+    Lock,
     Put,
     Record,
     Replace,
     Scan,
     Sweep,
     Touch,
+    Unlock,
 )
 from websessions.testing import AnyStore, FakeClock
 from websessions.testing.any_store import finished
@@ -62,6 +64,8 @@ class Row:
     version: int | None = None
     previous: Key | None = None
     grace_until: datetime | None = None
+    holder: str | None = None
+    locked_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Seen:
 class Step:
     """A call that is still to be made: about whom, and how."""
 
-    kind: Literal["insert", "load", "replace", "move", "put", "touch", "delete"]
+    kind: Literal["insert", "load", "replace", "move", "put", "touch", "delete", "lock", "unlock"]
     name: str
     value: int
     lasts: timedelta
@@ -84,12 +88,16 @@ class Step:
     seen: int
     to: str
     grace: int | None
+    holder: str
 
 
 steps = st.builds(
     Step,
     kind=st.sampled_from(
-        ["insert", "insert", "load", "replace", "replace", "move", "put", "touch", "delete"]
+        [
+            *("insert", "insert", "load", "replace", "replace", "move", "put", "touch", "delete"),
+            *("lock", "lock", "unlock"),
+        ]
     ),
     name=names,
     value=values,
@@ -98,6 +106,7 @@ steps = st.builds(
     seen=st.integers(0, 2),
     to=names,
     grace=st.sampled_from([None, 1, 5]),
+    holder=st.sampled_from(["ann", "ben"]),
 )
 
 
@@ -140,7 +149,7 @@ class Model:
     def write(self, key: Key, data: bytes, expires: datetime) -> Row:
         self._stamp += 1
         row = self.rows.setdefault(key, Row(data, expires, 0))
-        self.rows[key] = Row(data, expires, self._stamp, None, row.previous, row.grace_until)
+        self.rows[key] = replace(row, data=data, expires=expires, stamp=self._stamp, version=None)
         return self.rows[key]
 
     def put(self, key: Key, data: bytes, expires: datetime) -> Row:
@@ -180,7 +189,8 @@ class Model:
                 if new_key is None:
                     return self.write(record.key, data, expires)
                 del self.rows[record.key]
-                row = self.write(new_key, data, expires)
+                held, row = row, self.write(new_key, data, expires)
+                row.holder, row.locked_until = held.holder, held.locked_until
                 if grace_until is not None and self.graces:
                     row.previous, row.grace_until = record.key, grace_until
                 return row
@@ -191,6 +201,20 @@ class Model:
                 if row is None or expires <= row.expires or expires - row.expires < slack:
                     return False
                 row.expires = expires
+                return True
+            case Lock(key, holder, until):
+                row = self.live(key)
+                if row is None:
+                    return False
+                held_until = row.locked_until
+                if held_until and held_until > self.clock() and row.holder != holder:
+                    return False
+                row.holder, row.locked_until = holder, until
+                return True
+            case Unlock(key, holder):
+                if key not in self.rows or self.rows[key].holder != holder:
+                    return False
+                self.rows[key].holder = self.rows[key].locked_until = None
                 return True
             case Delete(key):
                 if key not in self.rows:
@@ -266,7 +290,13 @@ class StoreMachine(RuleBasedStateMachine):
         """The step as a call; None if nothing is promised about it."""
         key, expires = KEYS[step.name], self.clock() + step.lasts
         data = self._data(step.value)
+        if step.kind in ("lock", "unlock") and not self.store.store.locks:
+            return None
         match step.kind:
+            case "lock":
+                return Lock(key, step.holder, expires), None
+            case "unlock":
+                return Unlock(key, step.holder), None
             case "insert":
                 return self._insert(step.name, step.value, step.lasts), None
             case "load":

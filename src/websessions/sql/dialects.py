@@ -427,7 +427,7 @@ def _insist(cursor: Any, statement: str, seconds: float) -> None:
             cursor.execute(statement)
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up:
+            if "is locked" not in str(error) or time.monotonic() > give_up:
                 raise
 
 
@@ -545,6 +545,11 @@ def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -
         return StoreUnavailable(f"the session database can not be reached; {kind}")
     if "no such table" in str(error) or _sqlstate(error) == "42P01" or _mysql_code(error) == 1146:
         return StoreError(f"the session table does not exist: call sync() at start; {kind}")
+    if "no such column" in str(error) or _sqlstate(error) == "42703" or _mysql_code(error) == 1054:
+        return StoreError(
+            "the session table lacks a column: call sync(), which adds it to a generated table, or"
+            f" migrate; {kind}"
+        )
     if _sqlstate(error) in ("26000", "42P05"):
         return StoreError(
             "a prepared statement was not on the server where it was prepared: behind PgBouncer"
@@ -563,7 +568,7 @@ def is_timeout(error: BaseException) -> bool:
         or isinstance(error.__context__, TimeoutError)
         or _sqlstate(error) in ("57014", "55P03")
         or _mysql_code(error) in (1205, 1969, 3024)
-        or (isinstance(error, sqlite3.OperationalError) and "locked" in str(error))
+        or (isinstance(error, sqlite3.OperationalError) and "is locked" in str(error))
     )
 
 

@@ -26,6 +26,7 @@ from ..store import (
     Insert,
     Lease,
     Load,
+    Lock,
     Put,
     Record,
     Replace,
@@ -33,6 +34,7 @@ from ..store import (
     Sweep,
     Swept,
     Touch,
+    Unlock,
 )
 from .statements import BatchStatement, Statement, Statements
 from .table import Layout
@@ -220,6 +222,26 @@ def _delete_previous(cursor: Cursor, table: Table, key: Key, now: datetime) -> b
         return False
     values = {"p_key": statements.previous_out(key), "p_graced": statements.moment(now, until)}
     _execute(cursor, statements.delete_previous, values)
+    return cursor.rowcount > 0
+
+
+def lock(cursor: Cursor, table: Table, call: Lock, now: datetime) -> bool:
+    statements = table.statements
+    _, until = statements.lock_columns
+    values = {
+        "p_key": statements.key_out(call.key),
+        "p_now": statements.moment(now),
+        "p_over": statements.moment(now, until),
+        "p_holder": call.holder,
+        "p_until": statements.moment(call.until, until),
+    }
+    _execute(cursor, statements.lock, values)
+    return cursor.rowcount > 0
+
+
+def unlock(cursor: Cursor, table: Table, call: Unlock, now: datetime) -> bool:
+    values = {"p_key": table.statements.key_out(call.key), "p_holder": call.holder}
+    _execute(cursor, table.statements.unlock, values)
     return cursor.rowcount > 0
 
 
@@ -530,6 +552,8 @@ OPERATIONS: Final[Mapping[type[Call[Any]], Operation]] = {
     Replace: replace,
     Touch: touch,
     Delete: delete,
+    Lock: lock,
+    Unlock: unlock,
     Scan: scan,
     Count: count,
     Clear: clear,

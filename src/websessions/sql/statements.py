@@ -44,6 +44,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import String, TypeDecorator, TypeEngine
 
+from ..errors import ConfigurationError
 from ..sid import Key
 from ..store import SWEEP_BATCH
 from .table import Layout
@@ -358,6 +359,34 @@ class Statements:
     def delete(self) -> Statement:
         return self._compiled(delete(self.layout.table).where(self._is_it))
 
+    @cached_property
+    def lock(self) -> Statement:
+        """Take the lock of a row or go on with it, unless it is another's."""
+        holder, until = self.lock_columns
+        mine = _parameter("holder", holder.type)
+        return self._compiled(
+            update(self.layout.table)
+            .where(
+                self._is_it,
+                self._is_live,
+                or_(
+                    until.is_(None),
+                    until <= _parameter("over", until.type),
+                    holder == mine,
+                ),
+            )
+            .values({holder.key: mine, until.key: _parameter("until", until.type)})
+        )
+
+    @cached_property
+    def unlock(self) -> Statement:
+        holder, until = self.lock_columns
+        return self._compiled(
+            update(self.layout.table)
+            .where(self._is_it, holder == _parameter("holder", holder.type))
+            .values({holder.key: null(), until.key: null()})
+        )
+
     # The same for a batch of records: one statement.
 
     def replace_batch(self, rows: int) -> BatchStatement:
@@ -441,6 +470,21 @@ class Statements:
                 clause, self.dialect, columns, asked.names, size
             )
         return self._batches[name, size]
+
+    @property
+    def lock_columns(self) -> tuple[Column[Any], Column[Any]]:
+        """Who holds the lock of a row, and until when.
+
+        Raises:
+            ConfigurationError: the table does not have them.
+        """
+        holder, until = self.layout.locked_by, self.layout.locked_until
+        if holder is None or until is None:
+            raise ConfigurationError(
+                f"table {self.layout.table.fullname!r} can not lock sessions: it needs the nullable"
+                " columns locked_by, a String(32), and locked_until, a DateTime"
+            )
+        return holder, until
 
     @property
     def _previous(self) -> tuple[Column[Any], Column[Any]]:

@@ -101,6 +101,7 @@ class _SQLStore:
     """The options, the table and the engine of a SQL store, sync or async."""
 
     sweeps_in_turns: bool
+    locks: bool
     _opened: Opened
     _database: Database
 
@@ -150,6 +151,7 @@ class _SQLStore:
             callable(value) for value in self._computed_columns()
         )
         self.sweeps_in_turns = self._layout.lease is not None
+        self.locks = self._layout.locked_by is not None
         if self._registry is not None and not isinstance(self._registry, MetaData):
             self._model = self._model or mapped_class(self._model_key, self._table, self._registry)
         return cast(StoreOptions, options)

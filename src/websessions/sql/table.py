@@ -2,8 +2,8 @@
 
 `sid`, `expires` and `data` are required. Each further column is an ability: `version` guards
 writes by a number instead of by the data, `sweep_after` makes sweeping cheap, `previous_key` and
-`previous_until` give a session id that was replaced its grace, `created_at` and `updated_at` are
-kept, anything else is the app's.
+`previous_until` give a session id that was replaced its grace, `locked_by` and `locked_until` are
+a session's lock, `created_at` and `updated_at` are kept, anything else is the app's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MirrorFields: TypeAlias = Mapping[str, "str | Callable[[Mapping[str, Any]], Any]
 _OURS = frozenset(
     {
         *("sid", "data", "expires", "version", "sweep_after", "created_at", "updated_at"),
-        *("previous_key", "previous_until"),
+        *("previous_key", "previous_until", "locked_by", "locked_until"),
     }
 )
 
@@ -81,6 +81,8 @@ class Layout:
     updated_at: Column[Any] | None
     previous_key: Column[Any] | None
     previous_until: Column[Any] | None
+    locked_by: Column[Any] | None
+    locked_until: Column[Any] | None
     mirrors: Mapping[str, Callable[[Mapping[str, Any]], Any]]
     lease: Table | None
     """The table of the sweeper's lease, a row of `name`, `holder` and `expires`."""
@@ -139,6 +141,8 @@ def generated_table(metadata: MetaData, name: str, schema: str | None, *, text: 
         Column("sweep_after", moment, nullable=False),
         Column("previous_key", key, nullable=True),
         Column("previous_until", moment, nullable=True),
+        Column("locked_by", String(32), nullable=True),
+        Column("locked_until", moment, nullable=True),
         # No index on expires: every touch writes it, and an index on it would cost PostgreSQL its
         # HOT updates. sweep_after is the coarse lower bound that the sweeper looks through.
         Index(f"ix_{name}_sweep_after", "sweep_after"),
@@ -335,6 +339,27 @@ def _previous(table: Table, where: str) -> tuple[Column[Any] | None, Column[Any]
     return key, until
 
 
+def _lock(table: Table, where: str) -> tuple[Column[Any] | None, Column[Any] | None]:
+    """The columns of a session's lock: who holds it, and until when; if the table has both.
+
+    Raises:
+        ConfigurationError: they can not do their work.
+    """
+    holder, until = table.c.get("locked_by"), table.c.get("locked_until")
+    if holder is None or until is None:
+        return None, None
+    kind = _plain(holder.type)
+    if not isinstance(kind, String) or isinstance(kind, Enum) or (kind.length or 32) < 32:
+        raise ConfigurationError(f"{where}: locked_by has to be a String(32), not {holder.type!r}")
+    if not isinstance(_plain(until.type), DateTime):
+        raise ConfigurationError(f"{where}: locked_until has to be a DateTime, not {until.type!r}")
+    if not (holder.nullable and until.nullable):
+        raise ConfigurationError(
+            f"{where}: locked_by and locked_until have to be nullable: hardly a session is locked"
+        )
+    return holder, until
+
+
 def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -> Layout:
     """Find the columns by their names and check that they can do their work.
 
@@ -384,6 +409,7 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
         if name in _OURS:
             raise ConfigurationError(f"mirror_fields can not write {name!r}: the store does")
     previous_key, previous_until = _previous(table, where)
+    locked_by, locked_until = _lock(table, where)
     return Layout(
         table=table,
         sid=sid,
@@ -395,6 +421,8 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
         updated_at=_optional(table, "updated_at", DateTime),
         previous_key=previous_key,
         previous_until=previous_until,
+        locked_by=locked_by,
+        locked_until=locked_until,
         mirrors={
             name: _mirror(source, table.c[name]) for name, source in (mirror_fields or {}).items()
         },

@@ -10,7 +10,7 @@ So whatever a lifecycle or a store can do is added as a function of a few lines.
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn, TypeAlias
 
@@ -24,6 +24,7 @@ __all__ = [
     "Script",
     "Visit",
     "fail",
+    "locked",
     "login",
     "logout",
     "read",
@@ -73,6 +74,21 @@ class Visit(RequestSession[Any]):
         yield from self.reload_steps()
         self._read()
 
+    def under_lock(self, acts: Sequence[Act]) -> Steps[None]:
+        """Do these acts as `with session.lock(timeout=0):` does."""
+        yield from self.lock_steps(timedelta(0), timedelta(seconds=30))
+        if self._record is not None:
+            self._base = self._decode(self._record)
+        try:
+            for act in acts:
+                yield from act(self)
+        except (_Failed, WebSessionsError):
+            yield from self.unlock_steps(failed=True)
+            raise
+        self._tell()
+        yield from self.unlock_steps(failed=False)
+        self._told()
+
     def respond(self) -> Steps[None]:
         """Save, and answer the browser."""
         self._tell()
@@ -112,6 +128,8 @@ class Visit(RequestSession[Any]):
 
     # Scripts load and save by steps.
 
+    must_await = True
+
     def require(self) -> None:
         raise SessionNotLoaded("an act that uses the session begins with `yield from visit.open()`")
 
@@ -125,6 +143,12 @@ class Visit(RequestSession[Any]):
         self._refuse()
 
     def reload(self) -> Awaitable[None]:
+        self._refuse()
+
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
+        self._refuse()
+
+    def unlock(self, *, failed: bool) -> Awaitable[None]:
         self._refuse()
 
 
@@ -238,6 +262,16 @@ def save(visit: Visit) -> Steps[None]:
 def reload(visit: Visit) -> Steps[None]:
     """Drop what was changed and read again."""
     yield from visit.again()
+
+
+def locked(*acts: Act) -> Act:
+    """Do these acts under the session's lock; `SessionLocked` if another request has it."""
+
+    def act(visit: Visit) -> Steps[None]:
+        yield from visit.open()
+        yield from visit.under_lock(acts)
+
+    return act
 
 
 def respond(visit: Visit) -> Steps[None]:

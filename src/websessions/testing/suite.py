@@ -11,12 +11,12 @@ import pytest
 
 from .any_store import finished
 from .bench import Bench, Capabilities, MakeStore
-from .store_rules import CallRules, DirectRules, RaceRules, SweepRules
+from .store_rules import CallRules, DirectRules, LockRules, RaceRules, SweepRules
 
 __all__ = ["AsyncStoreSuite", "StoreSuite"]
 
 
-class _Suite(CallRules, DirectRules, SweepRules, RaceRules, Capabilities):
+class _Suite(CallRules, LockRules, DirectRules, SweepRules, RaceRules, Capabilities):
     """All rules. A suite adds only how a test that awaits is run."""
 
 

@@ -2,7 +2,8 @@
 
 from .calls import CallRules
 from .direct import DirectRules
+from .locks import LockRules
 from .races import RaceRules
 from .sweeping import SweepRules
 
-__all__ = ["CallRules", "DirectRules", "RaceRules", "SweepRules"]
+__all__ = ["CallRules", "DirectRules", "LockRules", "RaceRules", "SweepRules"]

@@ -65,7 +65,7 @@ def _bulk(size: int) -> str:
 class _NoRequest:
     """What a `Session` wants to stand in; a store asks it for nothing."""
 
-    responding = False
+    responding = must_await = False
     session: Session
 
     def new_sid(self) -> Sid:
@@ -81,6 +81,12 @@ class _NoRequest:
         return Completed()
 
     reload = load
+
+    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
+        return Completed()
+
+    def unlock(self, *, failed: bool) -> Awaitable[None]:
+        return Completed()
 
 
 def _session(settings: CookieSettings, **values: Any) -> Session:
