@@ -569,6 +569,56 @@ async def test_reload_shows_what_came_of_it(open_shop: OpenShop, way: str, endin
 
 
 @one_a_database
+@endings
+async def test_a_transaction_may_be_inside_of_a_lock(
+    open_shop: OpenShop, way: str, ending: Ending
+) -> None:
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+
+    async def order(session: Session) -> None:
+        async with locked(session, way):
+            session["cart"] = []
+            await shop.save(session, ending)
+            session["tries"] = 1
+        async with locked(session, way):
+            session["tries"] += 1
+
+    await browser.visit(order)
+    cart = [] if ending == "commit" else ["tea", "cup"]
+    assert await browser.read() == {"cart": cart, "tries": 2}
+
+
+@one_a_database
+async def test_a_lock_is_not_taken_while_the_transaction_has_the_row(
+    open_shop: OpenShop, way: str
+) -> None:
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+
+    async def order(session: Session) -> None:
+        session["cart"] = []
+        async with shop.transaction() as connection:
+            await session.save(within=connection)
+            with pytest.raises(SessionError, match=r"lock\(\) comes after"):
+                async with locked(session, way):
+                    pass
+
+    await browser.visit(order)
+    assert await browser.read() == {"cart": []}
+
+
+@asynccontextmanager
+async def locked(session: Session, way: str) -> AsyncIterator[None]:
+    if way.endswith("asgi"):
+        async with session.lock():
+            yield
+    else:
+        with session.lock():
+            yield
+
+
+@one_a_database
 async def test_a_conflict_within_it_is_one(open_shop: OpenShop, way: str) -> None:
     shop = await open_shop(way, on_conflict="error")
     browser = await with_cart(shop)
