@@ -37,6 +37,7 @@ __all__ = [
     "Clock",
     "Count",
     "Delete",
+    "Fetch",
     "Insert",
     "Lease",
     "Load",
@@ -113,6 +114,17 @@ class Load(Call["Record | None"]):
     """Read one record; None if there is none or it has expired."""
 
     key: Key
+
+
+@value
+class Fetch(Call["Record | None"]):
+    """Read the record of a session that may still be in another store, under another key.
+
+    Only a store of two, such as `websessions.moving.MovingStore`, is asked; it says so by its
+    attribute `source`.
+    """
+
+    sid: Sid
 
 
 @value

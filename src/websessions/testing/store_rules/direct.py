@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from ...cookie_form import OWN_FORM
 from ...errors import CorruptRecord, SessionEncodingError, SessionTooLarge
 from ...session import Completed, Session
 from ...settings import CookieSettings
@@ -66,6 +67,7 @@ class _NoRequest:
     """What a `Session` wants to stand in; a store asks it for nothing."""
 
     responding = False
+    cookie_form = OWN_FORM
 
     def new_sid(self) -> Sid:
         return Sid.new()
