@@ -33,18 +33,16 @@ def main() -> int:
         "SESSION_SECRET": load_secret(options.data / "secret"),
     }
     port, python_port = str(options.port), str(free_port())
-    commands = (
-        [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", python_port],
-        [node, "express_app.js", port, python_port],
-    )
+    commands = {
+        python_port: [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", python_port],
+        port: [node, "express_app.js", port, python_port],
+    }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    apps = [
-        subprocess.Popen(command, cwd=HERE, env=environment)  # noqa: S603
-        for command in commands
-    ]
+    apps: list[subprocess.Popen[bytes]] = []
     try:
-        for one in (python_port, port):
-            wait_for(int(one), apps)
+        for listening, command in commands.items():
+            apps.append(subprocess.Popen(command, cwd=HERE, env=environment))  # noqa: S603
+            wait_for(int(listening), apps)
         print(f"\n  Express and FastAPI share a login at http://127.0.0.1:{port}\n", flush=True)
         while all(app.poll() is None for app in apps):
             time.sleep(0.2)
