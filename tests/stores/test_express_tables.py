@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any
@@ -128,11 +128,29 @@ class TestTables(_Rules):
     resolution = timedelta(milliseconds=1)
 
 
-@pytest.mark.parametrize("maker", [maker for maker in MAKERS if maker.in_mysql], ids=str)
+IN_MYSQL = [maker for maker in MAKERS if maker.in_mysql]
+
+
+@pytest.mark.parametrize("maker", [maker for maker in IN_MYSQL if maker.package != EMS], ids=str)
 class TestTablesInMySQL(_Rules):
     """Whole seconds."""
 
     resolution = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("maker", [maker for maker in IN_MYSQL if maker.package == EMS], ids=str)
+class TestSecondsInAnInteger(_Rules):
+    """Whole seconds, until 2106."""
+
+    resolution = timedelta(seconds=1)
+
+    async def test_a_session_may_last_for_ever(self, bench: Bench) -> None:
+        """For ever is as long as the column can say."""
+        store = await bench.store()
+        end = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+        await store.ask(replace(bench.insert(store, "a"), expires=end))
+        last = datetime(2106, 2, 7, 6, 28, 15, tzinfo=UTC)
+        assert (await bench.loaded(store, "a")).expires == last
 
 
 @pytest.fixture(params=SYNC, ids=str)

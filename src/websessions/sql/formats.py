@@ -245,7 +245,7 @@ class _JSONAsText(UserDefinedType[Any]):
 
 
 class _EpochSeconds(TypeDecorator[datetime]):
-    """Seconds since 1970 in an integer."""
+    """Seconds since 1970 in an unsigned integer: what lasts longer ends in 2106."""
 
     impl = Integer
     cache_ok = True
@@ -254,7 +254,7 @@ class _EpochSeconds(TypeDecorator[datetime]):
         return mysql.INTEGER(unsigned=True)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else int(value.timestamp())
+        return None if value is None else min(int(value.timestamp()), 2**32 - 1)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else datetime.fromtimestamp(value, UTC)
