@@ -98,6 +98,27 @@ async function main () {
     request.session.remembered = request.body
     answer(request, response)
   })
+  // A request that has read its session, and goes on when it is told to.
+  let gate
+  const close = () => {
+    gate = {}
+    gate.arrived = new Promise(resolve => { gate.arrive = resolve })
+    gate.opened = new Promise(resolve => { gate.open = resolve })
+  }
+  close()
+  app.post('/held', async (request, response) => {
+    const { opened, arrive } = gate
+    arrive()
+    await opened
+    Object.assign(request.session, request.body)
+    answer(request, response)
+  })
+  app.post('/arrived', async (request, response) => response.json(await gate.arrived || {}))
+  app.post('/open', (request, response) => {
+    gate.open()
+    close()
+    response.json({})
+  })
   app.post('/logout', (request, response, next) => {
     request.session.destroy(error => error ? next(error) : response.json({}))
   })

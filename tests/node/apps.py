@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,26 @@ class Apps:
         self.table = table
         self.url = url
 
-    def browser(self) -> Browser:
-        return Browser({name: server.url for name, server in self.servers.items()})
+    def browser(self, cookie: str | None = None) -> Browser:
+        browser = Browser({name: server.url for name, server in self.servers.items()})
+        browser.give(cookie)
+        return browser
+
+    @contextmanager
+    def held(self, cookie: str | None, app: str, changes: dict[str, Any]) -> Iterator[Browser]:
+        """A request that has read its session, and changes it when the block has ended."""
+        with (
+            self.browser(cookie) as held,
+            self.browser() as other,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            request = thread.submit(held.post, app, "held", changes)
+            other.post(app, "arrived")
+            try:
+                yield held
+            finally:
+                other.post(app, "open")
+            request.result()
 
 
 class Browser:

@@ -5,6 +5,7 @@ It is configured by the same variables of the environment.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterable
@@ -42,6 +43,24 @@ def handle(session: Session, path: str, body: Any) -> Any:
     return {"id": session.id.value, "values": dict(session)}
 
 
+class Gate:
+    """A request that has read its session goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.arrived, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def hold(self) -> None:
+        self.arrived.set()
+        await self.opened.wait()
+        self.close()
+
+
+gate = Gate()
+
+
 async def handle_asgi(scope: Any, receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
     body = b""
@@ -50,7 +69,15 @@ async def handle_asgi(scope: Any, receive: Any, send: Any) -> None:
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
-    answer = handle(scope["session"], scope["path"], json.loads(body or "null"))
+    path = scope["path"]
+    if path == "/held":
+        await gate.hold()
+        path = "/set"
+    elif path == "/arrived":
+        await gate.arrived.wait()
+    elif path == "/open":
+        gate.opened.set()
+    answer = handle(scope["session"], path, json.loads(body or "null"))
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(answer).encode()})

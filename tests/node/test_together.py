@@ -194,8 +194,7 @@ def test_python_apps_lose_nothing_of_each_other(browser: Browser, apps: Apps) ->
     cookie = browser.cookie()
 
     def write(number: int) -> None:
-        with apps.browser() as one:
-            one.give(cookie)
+        with apps.browser(cookie) as one:
             for turn in range(5):
                 one.post(PYTHON[number % 2], "set", {f"{number}-{turn}": number})
 
@@ -205,3 +204,62 @@ def test_python_apps_lose_nothing_of_each_other(browser: Browser, apps: Apps) ->
     written = {f"{number}-{turn}": number for number, turn in product(range(6), range(5))}
     values: dict[str, Any] = browser.values(NODE)
     assert values == {"user": "ann", **written}
+
+
+class TestOverlap:
+    """A request of one side that overlaps one of the other, as the guide's table says it ends."""
+
+    def test_express_overwrites_what_python_wrote(self, browser: Browser, apps: Apps) -> None:
+        """It saves the whole session as it had read it. Nobody outside can mend that."""
+        browser.post(NODE, "login", "ann")
+        with apps.held(browser.cookie(), NODE, {"node": 1}):
+            assert browser.post(ASGI, "set", {"python": 1})["values"]["python"] == 1
+        assert browser.values(ASGI) == {"user": "ann", "node": 1}
+
+    def test_express_undoes_a_logout(self, browser: Browser, apps: Apps) -> None:
+        browser.post(NODE, "login", "ann")
+        cookie, sid = browser.cookie(), browser.sid()
+        with apps.held(cookie, NODE, {"node": 1}):
+            browser.post(ASGI, "logout")
+            assert sid not in apps.table.sids()
+        assert sid in apps.table.sids()
+
+    def test_express_brings_an_old_id_back(self, browser: Browser, apps: Apps) -> None:
+        """And the session under the new one is as Python left it."""
+        browser.post(NODE, "set", {"cart": 1})
+        cookie = browser.cookie()
+        with apps.held(cookie, NODE, {"node": 1}):
+            browser.post(ASGI, "login", "ann")
+        assert browser.values(ASGI) == {"user": "ann"}
+        with apps.browser(cookie) as other:
+            assert other.values(ASGI) == {"cart": 1, "node": 1}
+
+    def test_express_undoes_nothing_if_it_only_reads(self, browser: Browser, apps: Apps) -> None:
+        """With `resave: false`."""
+        browser.post(NODE, "login", "ann")
+        sid = browser.sid()
+        with apps.held(browser.cookie(), NODE, {}):
+            browser.post(ASGI, "logout")
+        assert sid not in apps.table.sids()
+
+    def test_python_keeps_what_express_wrote(self, browser: Browser, apps: Apps) -> None:
+        browser.post(NODE, "login", "ann")
+        with apps.held(browser.cookie(), ASGI, {"python": 1}):
+            browser.post(NODE, "set", {"node": 1})
+        assert browser.values(NODE) == {"user": "ann", "node": 1, "python": 1}
+
+    def test_python_keeps_a_logout_of_express(self, browser: Browser, apps: Apps) -> None:
+        browser.post(NODE, "login", "ann")
+        sid = browser.sid()
+        with apps.held(browser.cookie(), ASGI, {"python": 1}):
+            browser.post(NODE, "logout")
+        assert sid not in apps.table.sids()
+
+    def test_python_keeps_a_max_age_of_express(self, browser: Browser, apps: Apps) -> None:
+        """Its own write says when the session expires, which is no change of that."""
+        browser.post(NODE, "max-age", 60)
+        with apps.held(browser.cookie(), ASGI, {"python": 1}):
+            browser.post(NODE, "max-age", 3600)
+        document = json.loads(apps.table.text(browser.sid()))
+        assert document["cookie"]["originalMaxAge"] == 3_600_000
+        assert (document["remembered"], document["python"]) == (3600, 1)
