@@ -68,7 +68,7 @@ class Lifecycle(Generic[S]):
         self.cookies = SessionCookies(settings.cookie, settings.secrets)
         former = settings.former
         self.former = None if former is None else SessionCookies(former.cookie, former.secrets)
-        self.moves = hasattr(store, "source")
+        self.moves: bool = getattr(store, "fetches", False)
         self.lifetime = settings.cookie.lifetime
         self.cookie_form = form_of(store.codec)
         self.refreshes_cookies = self.cookie_form is not OWN_FORM

@@ -64,7 +64,7 @@ class _AtSource(Call[Any]):
 
 class _Moving(Generic[S]):
     """Two stores as one that a middleware takes: all is done in `target`, and what is still in
-    `source` is moved there when its visitor comes.
+    `source` is moved there when its visitor comes. Whoever made the two closes them.
 
     Args:
         target: the store of the future.
@@ -74,6 +74,9 @@ class _Moving(Generic[S]):
     Raises:
         ConfigurationError: the two are of different kinds, or the same.
     """
+
+    fetches = True
+    """Whether it answers `Fetch`."""
 
     def __init__(self, target: S, source: S) -> None:
         kind = SessionStore if isinstance(target, SessionStore) else AsyncSessionStore

@@ -120,8 +120,7 @@ class Load(Call["Record | None"]):
 class Fetch(Call["Record | None"]):
     """Read the record of a session that may still be in another store, under another key.
 
-    Only a store of two, such as `websessions.moving.MovingStore`, is asked; it says so by its
-    attribute `source`.
+    Only a store of two whose `fetches` is true is asked, such as `websessions.moving.MovingStore`.
     """
 
     sid: Sid
