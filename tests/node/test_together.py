@@ -36,6 +36,11 @@ def browser(apps: Apps) -> Iterator[Browser]:
         yield browser
 
 
+def lasts_an_hour(cookie: dict[str, Any]) -> bool:
+    """Express computes it anew at each touch, and may lose a millisecond each time."""
+    return 3_599_900 < cookie["originalMaxAge"] <= 3_600_000
+
+
 @pytest.mark.parametrize(("first", "then"), PAIRS)
 def test_who_logs_in_here_is_known_there(browser: Browser, first: str, then: str) -> None:
     browser.post(first, "login", "ann")
@@ -151,7 +156,7 @@ def test_a_max_age_set_here_counts_there(
     assert expires is not None
     assert abs(expires - time.time() - 3600) < 30
     document = json.loads(apps.table.text(browser.sid()))
-    assert document["cookie"]["originalMaxAge"] == 3_600_000
+    assert lasts_an_hour(document["cookie"])
     assert document["remembered"] == 3600
     browser.post(then, "max-age", None)
     assert json.loads(apps.table.text(browser.sid()))["cookie"]["originalMaxAge"] is None
@@ -261,5 +266,5 @@ class TestOverlap:
         with apps.held(browser.cookie(), ASGI, {"python": 1}):
             browser.post(NODE, "max-age", 3600)
         document = json.loads(apps.table.text(browser.sid()))
-        assert document["cookie"]["originalMaxAge"] == 3_600_000
+        assert lasts_an_hour(document["cookie"])
         assert (document["remembered"], document["python"]) == (3600, 1)
