@@ -127,5 +127,19 @@ environment() {
     stamp "$env" >"$env/.stamp"
 }
 
+# node_packages FOLDER PACKAGE_JSON: what that file names, with no lock file, in FOLDER/node_modules. Made
+# when missing or when the file has changed; false where there is no npm, or where it fails.
+node_packages() {
+    command -v npm >/dev/null || return 1
+    ! cmp -s "$2" "$1/package.json" || return 0
+    say "making $1"
+    rm -rf "$1"
+    mkdir -p "$1"
+    # shellcheck disable=SC2046 # names and versions are words
+    npm install --prefix "$1" --no-audit --no-fund --no-package-lock --loglevel=error \
+        $(sed -n '/"dependencies"/,/}/s/^ *"\(.*\)": "\(.*\)",*$/\1@\2/p' "$2") >&2 </dev/null || return 1
+    cp "$2" "$1/package.json"
+}
+
 find_python
 find_constraints

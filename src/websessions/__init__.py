@@ -18,7 +18,7 @@ from .errors import (
 )
 from .memory import AsyncMemoryStore, MemoryStore
 from .session import Session, SessionCookie
-from .settings import CookieSettings, SessionSettings
+from .settings import CookieSettings, FormerCookie, SessionSettings
 from .sid import Sid
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Conflict",
     "CookieSettings",
     "CorruptRecord",
+    "FormerCookie",
     "JSONCodec",
     "MemoryStore",
     "Session",

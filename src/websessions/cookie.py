@@ -1,78 +1,21 @@
 """The cookie: from the request's header to a session id, and from there to `Set-Cookie`.
 
-A value is the session id and its signature, `<sid>.<base64url of HMAC-SHA256>`. The signature
-makes a forged or mistyped cookie cost no database statement; the session's safety does not rest
-on it but on the 256 random bits of the id.
+What its value looks like is `signing.py`'s business.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
-from binascii import b2a_base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import TypeAlias
 
 from .settings import CookieSettings
 from .sid import Sid
+from .signing import FORMATS, SignedValue
 
 __all__ = ["SessionCookies", "SignedValue"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
-
-_BegunHMAC: TypeAlias = tuple["hashlib._Hash", "hashlib._Hash"]
-
-
-def _begun_hmac(secret: bytes, message: bytes) -> _BegunHMAC:
-    """The two hashes of RFC 2104, as far as they are the same for all messages that begin so.
-
-    Each message goes on from copies of them: a third of the work, and none of it in Python.
-    """
-    if len(secret) > 64:
-        secret = hashlib.sha256(secret).digest()
-    block = secret.ljust(64, b"\0")
-    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + message)
-    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
-    return inner, outer
-
-
-class SignedValue:
-    """Writes a session id as a cookie value and reads it back.
-
-    The name of the cookie is signed with the id, so that a value can not be moved to another
-    cookie that has the same secret.
-    """
-
-    _SHAPE = re.compile(r"[A-Za-z0-9_-]{22,128}\.[A-Za-z0-9_-]{43}", re.ASCII)
-
-    def __init__(self, name: str, secrets: Sequence[bytes]) -> None:
-        context = b"websessions:" + name.encode() + b":"
-        self._secrets = [_begun_hmac(secret, context) for secret in secrets]
-
-    def _signature(self, secret: _BegunHMAC, sid: str) -> bytes:
-        inner, outer = secret[0].copy(), secret[1].copy()
-        inner.update(sid.encode())
-        outer.update(inner.digest())
-        return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE)[:43]
-
-    def sign(self, sid: Sid) -> str:
-        """The cookie's value, signed with the first secret."""
-        return f"{sid.value}.{self._signature(self._secrets[0], sid.value).decode()}"
-
-    def verify(self, value: str) -> Sid | None:
-        """The session id, if any of the secrets signed it."""
-        if not self._SHAPE.fullmatch(value):
-            return None
-        sid, _, signature = value.rpartition(".")
-        presented = signature.encode()
-        for secret in self._secrets:
-            if hmac.compare_digest(self._signature(secret, sid), presented):
-                return Sid(sid)
-        return None
 
 
 class SessionCookies:
@@ -80,7 +23,7 @@ class SessionCookies:
 
     def __init__(self, settings: CookieSettings, secrets: Sequence[bytes]) -> None:
         self._settings = settings
-        self._value = SignedValue(settings.name, secrets)
+        self._value = FORMATS[settings.format](settings.name, secrets)
         attributes = []
         if settings.domain is not None:
             attributes.append(f"Domain={settings.domain}")

@@ -20,9 +20,9 @@ from .codec import Codec, JSONCodec, encode_within
 from .errors import ConfigurationError, CorruptRecord
 from .expiry import expires_at, touch_is_due
 from .run import run, run_async
-from .session import COOKIE_KEY, Session, decode_document
+from .session import COOKIE_KEY, Session, decode_document, is_unchanged
 from .settings import Seconds, as_span
-from .sid import Key, Sid
+from .sid import HASHED, Key, KeyRule, Sid
 from .store import (
     Call,
     Clear,
@@ -100,6 +100,8 @@ class _Store:
 
     locks: bool = False
     """Whether the store answers `Lock` and `Unlock`, so that `session.lock()` works."""
+    longest_sid: int | None = None
+    """How many characters of a session id fit the store; None: all that there can be."""
 
     _sweeper: SweeperThread | SweeperTask
 
@@ -114,6 +116,7 @@ class _Store:
         check_expiration_interval: timedelta | Seconds | None = timedelta(minutes=15),
         clock: Clock = system_clock,
     ) -> None:
+        self._key_rule: KeyRule = HASHED
         self.codec: Codec = JSONCodec() if codec is None else codec
         if not callable(getattr(self.codec, "encode", None)) or not hasattr(self.codec, "is_text"):
             raise ConfigurationError(f"codec has to be a Codec, not {codec!r}")
@@ -155,8 +158,8 @@ class _Store:
         self._sweeper.after_fork()
 
     def key(self, sid: Sid, /) -> Key:
-        """Where the session with this id is stored: under its SHA-256."""
-        return sid.digest()
+        """Where the session with this id is stored: under its SHA-256, or as the table has it."""
+        return self._key_rule(sid)
 
     def _key(self, sid: Sid | str) -> Key:
         if isinstance(sid, str):
@@ -216,7 +219,7 @@ class _Store:
             _check_keys(values)
             document = values if cookie is None else {**values, COOKIE_KEY: cookie}
             data = encode_within(self.codec, document, self.max_size)
-            if data == record.data:
+            if is_unchanged(self.codec, data, record):
                 return None
             # The middleware's cookie may last longer than this store knows: never shorten.
             expires = max(record.expires, self._lifetime(*lifetime))

@@ -102,7 +102,8 @@ class CorruptRecord(SessionError):
     """A stored row can not be decoded. The row is left as it is, to be looked at.
 
     Attributes:
-        key: the row's key as hexadecimal digits: it finds the row, it is no way to log in.
+        key: the row's key as hexadecimal digits: it finds the row, it is no way to log in. Where
+            the table holds the session ids themselves, as Express's do, it is their SHA-256.
     """
 
     def __init__(self, key: str, reason: str) -> None:

@@ -15,16 +15,30 @@ from typing import Any, Final, Generic, TypeVar
 
 from .codec import encode_within
 from .cookie import SessionCookies
+from .cookie_form import OWN_FORM, CookieForm, Moment, form_of
 from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
 from .joined import Joined, end_steps
 from .lock import Held, a_holder, release_steps, take_steps
 from .merge import merge, overwrite
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
-from .session import Session, decode_document
-from .settings import USER_KEY, SessionSettings
+from .session import Session, decode_document, is_unchanged
+from .settings import COOKIE_KEY, USER_KEY, SessionSettings
 from .sid import Key, Sid, generated_sid
-from .store import Delete, Insert, Load, Record, Replace, Steps, StoreRules, Touch, ask, value
+from .signing import FORMATS
+from .store import (
+    Delete,
+    Fetch,
+    Insert,
+    Load,
+    Record,
+    Replace,
+    Steps,
+    StoreRules,
+    Touch,
+    ask,
+    value,
+)
 from .swap import swap_steps
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
@@ -55,7 +69,21 @@ class Lifecycle(Generic[S]):
         self.store = store
         self.settings = settings
         self.cookies = SessionCookies(settings.cookie, settings.secrets)
+        former = settings.former
+        self.former = None if former is None else SessionCookies(former.cookie, former.secrets)
+        self.moves: bool = getattr(store, "fetches", False)
         self.lifetime = settings.cookie.lifetime
+        self.cookie_form = form_of(store.codec)
+        self.refreshes_cookies = self.cookie_form is not OWN_FORM
+        self.writes_as_read: bool = getattr(store.codec, "writes_as_read", True)
+        self.ids = FORMATS[settings.cookie.format].ids
+        longest: int | None = getattr(store, "longest_sid", None)
+        if settings.genid is None and longest is not None and self.ids.length > longest:
+            raise ConfigurationError(
+                f"a session id of this cookie has {self.ids.length} characters and the table has"
+                f" room for {longest}: it is Express's, so pass"
+                " cookie=CookieSettings.express_session()"
+            )
         self.looks_at_every_session = settings.looks_at_every_session
         self._corrupt: set[Key] = set()
         self._warned = False
@@ -91,6 +119,8 @@ class RequestSession(ABC, Generic[S]):
     _as_found: Record | None = None
     joined: Joined | None = None
     _held: Held | None = None
+    _refreshed: tuple[Any, Any] | None = None
+    _by_former = False
 
     def __init__(
         self,
@@ -115,6 +145,9 @@ class RequestSession(ABC, Generic[S]):
         self._https = https
         self.opted_out = opted_out
         self._presented = lifecycle.cookies.read(cookies) if cookies else None
+        if self._presented is None and lifecycle.former is not None and cookies:
+            self._presented = lifecycle.former.read(cookies)
+            self._by_former = self._presented is not None
         self._row = Row.UNBORN if self._presented is None else Row.UNREAD
         self.session = session_type(self, lifecycle.lifetime)
         if self._presented is None:
@@ -124,7 +157,12 @@ class RequestSession(ABC, Generic[S]):
 
     def new_sid(self) -> Sid:
         """A fresh session id."""
-        return generated_sid(self._rules.settings.genid)
+        return generated_sid(self._rules.settings.genid, self._rules.ids)
+
+    @property
+    def cookie_form(self) -> CookieForm:
+        """How a document keeps the cookie: as the store's codec has it."""
+        return self._rules.cookie_form
 
     @abstractmethod
     def require(self) -> None:
@@ -177,7 +215,8 @@ class RequestSession(ABC, Generic[S]):
             return
         key = self._store.key(self._presented)
         try:
-            record: Record | None = yield Load(key)
+            moves = self._by_former and self._rules.moves
+            record: Record | None = yield Fetch(self._presented) if moves else Load(key)
             if self.session._intent is Intent.DESTROY:
                 return  # asked for while it was being read
             if record is not None:
@@ -194,6 +233,11 @@ class RequestSession(ABC, Generic[S]):
         else:
             self._found(record)
             self._as_found = self._as_found or record
+            if self._by_former and self._row is Row.LIVE and not self.responding:
+                # The id has been in another table, and its cookie counts once.
+                self._by_former = False
+                self.session._intent = Intent.REGENERATE
+                self.session._sid = self.new_sid()
 
     def _after_transaction(self, what: str) -> Steps[None]:
         if self.joined is None:
@@ -459,8 +503,8 @@ class RequestSession(ABC, Generic[S]):
             resave=settings.resave and not self.opted_out and not self._saved,
         )
         action, cookie = OUTCOMES[self._row, intent, save]
-        if data is None and action in _WRITES:
-            data = self._encoded()
+        if action in _WRITES and (data is None or self._rules.refreshes_cookies):
+            data = self._to_write()
         emptied = session._emptied
         # Settled from here on: the handler may go on meanwhile, and ask for more.
         session._settle()
@@ -513,6 +557,8 @@ class RequestSession(ABC, Generic[S]):
             if record is not None:
                 session._sid = self._presented = sid
                 self._found(record)
+                if self._refreshed is not None:
+                    self._keep_cookie(*self._refreshed)
                 self._saved = True
                 return
             session._sid = None
@@ -544,6 +590,8 @@ class RequestSession(ABC, Generic[S]):
             return
         self._found(written)
         if not write.stopped:
+            if self._refreshed is not None:
+                self._keep_cookie(*self._refreshed)
             self._presented, self._saved = write.sid, True
             if write.moving is not None:
                 self._left_a_grace = bool(write.moving)
@@ -572,7 +620,7 @@ class RequestSession(ABC, Generic[S]):
         session._adopt(session._sid, document)
         # Together: what comes of this request next counts from what they wrote.
         self._found(theirs)
-        return self._encoded()
+        return self._to_write()
 
     def _due_touch(self, *, asked: bool = False) -> Touch | None:
         store, record = self._store, self._record
@@ -600,6 +648,8 @@ class RequestSession(ABC, Generic[S]):
     def _delete_steps(self) -> Steps[None]:
         ended = self._presented
         assert ended is not None
+        if self._row is Row.UNREAD and self._by_former and self._rules.moves:
+            yield Fetch(ended)  # from wherever it is
         yield from ask(Delete(self._store.key(ended)))
         if self.session._sid == ended:
             self.session._sid = None
@@ -673,7 +723,11 @@ class RequestSession(ABC, Generic[S]):
             return False
         if self._record is None or self.session._intent is Intent.DESTROY:
             return True
-        return data != self._record.data
+        if data == self._record.data:
+            return False
+        if self._rules.writes_as_read:
+            return True
+        return not is_unchanged(self._store.codec, data, self._record)
 
     def _cookie_can_be_set(self) -> bool:
         if self.responding:
@@ -707,6 +761,24 @@ class RequestSession(ABC, Generic[S]):
 
     def _encoded(self) -> bytes:
         return encode_within(self._store.codec, self.session._document(), self._store.max_size)
+
+    def _to_write(self) -> bytes:
+        """The session as it is written: with what a write says about the cookie."""
+        session, rules = self.session, self._rules
+        if not rules.refreshes_cookies:
+            return self._encoded()
+        moment = Moment(self._store.clock(), self._expires())
+        fresh = rules.cookie_form.written(
+            session._kept, session._lifetime, moment, rules.settings.cookie, https=self._https
+        )
+        self._refreshed = session._kept, fresh
+        document = {**session._values, COOKIE_KEY: fresh}
+        return encode_within(self._store.codec, document, self._store.max_size)
+
+    def _keep_cookie(self, kept: Any, fresh: Any) -> None:
+        """What was written about the cookie is what the session has, unless it was set again."""
+        if self.session._kept is kept:
+            self.session._kept = fresh
 
     def _decode(self, record: Record) -> dict[str, Any]:
         return decode_document(self._store.codec, record)[0]

@@ -2,23 +2,24 @@
 
 A session remembers what the handler intends; the lifecycle carries it out when the response
 begins. What is stored is a *document*: the session's dict, plus the cookie's own expiry under the
-reserved key `$cookie` where a handler gave this one session another than the settings have.
+reserved key `$cookie` where a handler gave this one session another than the settings have; what
+is there in a table that Express shares, `cookie_form.py` says.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Generator, Iterator, MutableMapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias
 
 from .codec import Codec
+from .cookie_form import CookieForm, form_of
 from .errors import ConfigurationError, CorruptRecord, SessionError
 from .expiry import NO_LIFETIME, Lifetime
 from .outcome import Intent
 from .settings import COOKIE_KEY, USER_KEY, Seconds, as_span
-from .sid import Sid
+from .sid import Sid, shown
 from .store import Record
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ __all__ = [
     "SessionCookie",
     "SessionLock",
     "Transactional",
+    "decode_document",
+    "is_unchanged",
 ]
 
 Transactional: TypeAlias = (
@@ -61,6 +64,11 @@ class Exchange(Protocol):
     @property
     def responding(self) -> bool:
         """Whether the response has begun, so that no cookie can be set any more."""
+        ...
+
+    @property
+    def cookie_form(self) -> CookieForm:
+        """How a document keeps the cookie."""
         ...
 
     def new_sid(self) -> Sid:
@@ -97,36 +105,6 @@ class Exchange(Protocol):
         ...
 
 
-def stored_lifetime(stored: object) -> Lifetime:
-    """A cookie's own lifetime out of what a document has under `COOKIE_KEY`.
-
-    Raises:
-        ValueError: it is nothing that a session stores there.
-    """
-    match stored:
-        case {"expires": str(moment)}:
-            with suppress(ValueError):  # its message would quote what is stored
-                expires = datetime.fromisoformat(moment)
-                if expires.utcoffset() is not None:
-                    return Lifetime(None, expires)
-        case {"max_age": None}:
-            return Lifetime(None, None)
-        case {"max_age": int(seconds) | float(seconds)}:
-            try:
-                return Lifetime(timedelta(seconds=seconds), None)
-            except OverflowError:
-                pass
-    raise ValueError(f"{COOKIE_KEY} is not what a session cookie stores")
-
-
-def _to_store(lifetime: Lifetime) -> dict[str, Any]:
-    """What a document has under `COOKIE_KEY`."""
-    if lifetime.expires is not None:
-        return {"expires": lifetime.expires.isoformat()}
-    seconds = None if lifetime.max_age is None else lifetime.max_age.total_seconds()
-    return {"max_age": int(seconds) if seconds is not None and seconds % 1 == 0 else seconds}
-
-
 def decode_document(codec: Codec, record: Record) -> tuple[dict[str, Any], Lifetime]:
     """A stored document, and the lifetime that it has for its cookie.
 
@@ -137,9 +115,22 @@ def decode_document(codec: Codec, record: Record) -> tuple[dict[str, Any], Lifet
         document = codec.decode(record.data)
         if COOKIE_KEY not in document:
             return document, NO_LIFETIME
-        return document, stored_lifetime(document[COOKIE_KEY])
+        return document, form_of(codec).lifetime(document[COOKIE_KEY])
     except ValueError as error:
-        raise CorruptRecord(record.key.hex(), str(error)) from error
+        raise CorruptRecord(shown(record.key), str(error)) from error
+
+
+def is_unchanged(codec: Codec, data: bytes, record: Record) -> bool:
+    """Whether the encoded document is the one that was read.
+
+    Where only this package writes the rows, that is a matter of their bytes. Another program may
+    write the same document with other spaces, or its keys in another order.
+    """
+    if data == record.data:
+        return True
+    if getattr(codec, "writes_as_read", True):
+        return False
+    return data == codec.encode(decode_document(codec, record)[0])
 
 
 class SessionCookie:
@@ -230,6 +221,7 @@ class Session(MutableMapping[str, Any]):
         "_emptied",
         "_exchange",
         "_intent",
+        "_kept",
         "_lent",
         "_loaded",
         "_new",
@@ -245,6 +237,7 @@ class Session(MutableMapping[str, Any]):
         self._exchange = exchange
         self._default_lifetime = lifetime
         self._own_lifetime: Lifetime | None = None
+        self._kept: Any = None
         self._values: dict[str, Any] = {}
         self._sid: Sid | None = None
         self._new = True
@@ -316,7 +309,7 @@ class Session(MutableMapping[str, Any]):
         if not keep_data:
             self._written = True
             self._values.clear()
-            self._own_lifetime = None
+            self._own_lifetime = self._kept = None
             self._emptied = True
 
     def destroy(self) -> None:
@@ -327,7 +320,7 @@ class Session(MutableMapping[str, Any]):
         """
         self._used = True
         self._values = {}
-        self._own_lifetime = None
+        self._own_lifetime = self._kept = None
         self._loaded = True
         self._new = True
         self._sid = None
@@ -492,7 +485,10 @@ class Session(MutableMapping[str, Any]):
         """Give this session a lifetime of its own, unless it is the one that the settings have."""
         self._look()
         self._written = True
-        self._own_lifetime = None if lifetime == self._default_lifetime else lifetime
+        is_default = lifetime == self._default_lifetime
+        self._own_lifetime = None if is_default else lifetime
+        form = self._exchange.cookie_form
+        self._kept = form.changed(self._kept, lifetime, is_default=is_default)
 
     def _refuse_after_response(self, what: str) -> None:
         if self._exchange.responding:
@@ -509,7 +505,7 @@ class Session(MutableMapping[str, Any]):
     def _begin(self) -> None:
         """Nothing is stored: a new session."""
         self._values = {}
-        self._own_lifetime = None
+        self._own_lifetime = self._kept = None
         self._sid = None
         self._new = True
         self._loaded = True
@@ -517,8 +513,8 @@ class Session(MutableMapping[str, Any]):
 
     def _adopt(self, sid: Sid | None, document: dict[str, Any]) -> None:
         """This document is what is stored under `sid`."""
-        stored = document.pop(COOKIE_KEY, None)
-        self._own_lifetime = None if stored is None else stored_lifetime(stored)
+        kept = self._kept = document.pop(COOKIE_KEY, None)
+        self._own_lifetime = None if kept is None else self._exchange.cookie_form.lifetime(kept)
         self._values = document
         self._sid = sid
         self._new = False
@@ -532,5 +528,5 @@ class Session(MutableMapping[str, Any]):
 
     def _document(self) -> dict[str, Any]:
         """What is to be stored."""
-        own = self._own_lifetime
-        return self._values if own is None else {**self._values, COOKIE_KEY: _to_store(own)}
+        kept = self._kept
+        return self._values if kept is None else {**self._values, COOKIE_KEY: kept}

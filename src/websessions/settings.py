@@ -7,16 +7,19 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal, TypeAlias, TypedDict, cast
+from typing import Final, Literal, Self, TypeAlias, TypedDict, Unpack, cast
 
 from .errors import ConfigurationError
 from .expiry import Lifetime
 from .resolvers import Resolver
+from .signing import FORMATS, CookieFormat
 
 __all__ = [
     "COOKIE_KEY",
     "USER_KEY",
+    "CookieOptions",
     "CookieSettings",
+    "FormerCookie",
     "OnConflict",
     "OptionalSessionOptions",
     "SessionOptions",
@@ -39,6 +42,22 @@ OnConflict: TypeAlias = Literal["merge", "overwrite", "error"] | Mapping[str, Re
 """What becomes of a save that another request has forestalled."""
 
 
+class CookieOptions(TypedDict, total=False):
+    """The keyword arguments of `CookieSettings`."""
+
+    name: str
+    path: str
+    domain: str | None
+    secure: bool | Literal["auto"]
+    httponly: bool
+    samesite: Literal["lax", "strict", "none"] | None
+    partitioned: bool
+    priority: Literal["low", "medium", "high"] | None
+    max_age: timedelta | Seconds | None
+    expires: datetime | None
+    format: CookieFormat
+
+
 class OptionalSessionOptions(TypedDict, total=False):
     """The keyword arguments of every session middleware, apart from `secret`."""
 
@@ -54,6 +73,7 @@ class OptionalSessionOptions(TypedDict, total=False):
     on_corrupt: Literal["new", "error"]
     on_conflict: OnConflict
     regenerate_grace: timedelta | Seconds
+    former: FormerCookie | None
 
 
 class SessionOptions(OptionalSessionOptions):
@@ -108,6 +128,8 @@ class CookieSettings:
             the session lives this long after its last use. A handler sets another one for a
             single session with `session.cookie.max_age`.
         expires: an aware datetime at which every session ends; instead of `max_age`.
+        format: what the value looks like: "websessions", or "express-session" to share the cookie
+            with an Express app; see `express_session()`.
 
     Raises:
         ConfigurationError: the attributes contradict each other or are no cookie attributes.
@@ -125,8 +147,34 @@ class CookieSettings:
     priority: Literal["low", "medium", "high"] | None = None
     max_age: timedelta | Seconds | None = None
     expires: datetime | None = None
+    format: CookieFormat = "websessions"
+
+    @classmethod
+    def express_session(cls, **overrides: Unpack[CookieOptions]) -> Self:
+        """The cookie of an Express app that uses express-session, to be shared with it.
+
+        Named `connect.sid`, in Express's format, with express-session's own defaults: what the
+        Express app sets differently in its options `name` and `cookie` is to be set here, too, or
+        the browser has the cookie with the attributes of whoever wrote it last. The middleware's
+        `secret` is the Express app's, and a list has the same order: in both the first signs.
+
+        >>> CookieSettings.express_session(secure=True, max_age=3600).name
+        'connect.sid'
+        """
+        options: CookieOptions = {
+            "name": "connect.sid",
+            "secure": False,
+            "samesite": None,
+            "format": "express-session",
+        }
+        options.update(overrides)
+        return cls(**options)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.format, str) or self.format not in FORMATS:
+            raise ConfigurationError(
+                f"cookie format is {' or '.join(map(repr, FORMATS))}, not {self.format!r}"
+            )
         if not isinstance(self.name, str) or not _TOKEN.fullmatch(self.name):
             raise ConfigurationError(f"cookie name {self.name!r} is not an RFC 9110 token")
         if not isinstance(self.path, str) or not self.path.startswith("/"):
@@ -198,6 +246,29 @@ class CookieSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FormerCookie:
+    """A cookie that sessions had before, and that still opens them once.
+
+    Attributes:
+        secret: what it was signed with; a list, if there were several.
+        cookie: what it looks like; Express's by default.
+    """
+
+    secret: str | bytes | Sequence[str | bytes] = field(repr=False)
+    cookie: CookieSettings = field(default_factory=CookieSettings.express_session)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "secret", _secrets(self.secret, signs=False))
+        if not isinstance(self.cookie, CookieSettings):
+            raise ConfigurationError(f"cookie has to be a CookieSettings, not {self.cookie!r}")
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The secrets as bytes."""
+        return cast("tuple[bytes, ...]", self.secret)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSettings:
     """The options of every session middleware, whatever the framework.
 
@@ -225,6 +296,8 @@ class SessionSettings:
         regenerate_grace: how long the old id still finds a session that `regenerate()` gave a new
             one, for requests that are under way; a timedelta or seconds, at most 10, or 0 for not
             at all. None is given at a change of privilege, nor by a table without the columns.
+        former: a cookie of another format or name that still opens a session, once: the session
+            is given a new id, and a cookie as `cookie` has it. See `websessions.moving`.
 
     Raises:
         ConfigurationError: a value that can not work.
@@ -243,6 +316,7 @@ class SessionSettings:
     on_corrupt: Literal["new", "error"] = "new"
     on_conflict: OnConflict = "merge"
     regenerate_grace: timedelta | Seconds = 5
+    former: FormerCookie | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", _secrets(self.secret))
@@ -278,6 +352,8 @@ class SessionSettings:
                 f" {self.regenerate_grace!r}: it is for requests that are under way"
             )
         object.__setattr__(self, "regenerate_grace", grace)
+        if self.former is not None and not isinstance(self.former, FormerCookie):
+            raise ConfigurationError(f"former is a FormerCookie or None, not {self.former!r}")
 
     def excludes(self, path: str) -> bool:
         """Whether `path` is one that opted out of sessions, or lies below one.
@@ -344,7 +420,9 @@ def _policy(on_conflict: OnConflict) -> OnConflict:
     return dict(on_conflict)
 
 
-def _secrets(secret: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
+def _secrets(
+    secret: str | bytes | Sequence[str | bytes], *, signs: bool = True
+) -> tuple[bytes, ...]:
     if secret is not None and not isinstance(secret, str | bytes | Sequence):
         raise ConfigurationError(f"secret is a str, bytes or a list, not {type(secret).__name__}")
     given = (secret,) if isinstance(secret, str | bytes) else tuple(secret or ())
@@ -360,7 +438,7 @@ def _secrets(secret: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
         secrets.append(encoded)
     # Not an error: a session id is 256 random bits, so what a guessed secret gives away is only
     # the right to make the server look up ids that do not exist.
-    if len(secrets[0]) < 16:
+    if signs and len(secrets[0]) < 16:
         warnings.warn(
             "the signing secret is shorter than 16 bytes; secrets.token_urlsafe(32) makes one",
             UserWarning,

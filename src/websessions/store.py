@@ -40,6 +40,7 @@ __all__ = [
     "Clock",
     "Count",
     "Delete",
+    "Fetch",
     "Insert",
     "Lease",
     "Load",
@@ -118,6 +119,16 @@ class Load(Call["Record | None"]):
     """Read one record; None if there is none or it has expired."""
 
     key: Key
+
+
+@value
+class Fetch(Call["Record | None"]):
+    """Read the record of a session that may still be in another store, under another key.
+
+    Only a store of two whose `fetches` is true is asked, such as `websessions.moving.MovingStore`.
+    """
+
+    sid: Sid
 
 
 @value

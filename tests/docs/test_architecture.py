@@ -21,15 +21,20 @@ PACKAGE: Final = Path(str(websessions.__file__)).parent
 
 ROOMS: Final[dict[str, set[str]]] = {
     "store": {"store", "run", "swap", "lock", "codec", "sid", "errors"},
-    "session": {"session", "settings", "expiry", "outcome", "resolvers"},
+    "session": {
+        *("session", "settings", "signing", "expiry", "outcome", "resolvers"),
+        *("cookie_form", "express"),
+    },
     "lifecycle": {"lifecycle", "joined", "merge", "cookie"},
     "adapters": {"asgi", "wsgi", "flask", "starlette", "exchange", "headers"},
-    "stores": {"direct", "memory", "sweeper", "batching"},
+    "stores": {"direct", "memory", "moving", "sweeper", "batching"},
     "sql": {
-        *("sql", "sql.database", "sql.dialects", "sql.joined", "sql.operations"),
+        *("sql", "sql.database", "sql.dialects", "sql.formats", "sql.joined"),
+        "sql.operations",
         *("sql.statements", "sql.stores", "sql.table", "sql.threads"),
     },
     "testing": {"testing"},
+    "tools": {"cli", "__main__"},
     "front": {""},
 }
 """Each room's modules."""
@@ -42,6 +47,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "stores": {"store", "session"},
     "sql": {"store", "session", "stores"},
     "testing": {"store", "session", "lifecycle", "stores"},
+    "tools": {"store", "session", "stores", "sql"},
     "front": {"store", "session", "stores"},
 }
 """Besides itself."""
@@ -54,7 +60,13 @@ NEVER: Final = {
     ("sql", "expiry"): "the SQL stores take no decisions",
 }
 
-FRAMEWORKS: Final = {"flask": "flask", "starlette": "starlette", "werkzeug": "flask"}
+FRAMEWORKS: Final = {
+    "flask": "flask",
+    "starlette": "starlette",
+    "werkzeug": "flask",
+    "click": "cli",
+    "rich": "cli",
+}
 """A framework, and the one module that may import it."""
 
 

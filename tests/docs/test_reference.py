@@ -24,6 +24,7 @@ PUBLIC = (
     "websessions",
     "websessions.asgi",
     "websessions.flask",
+    "websessions.moving",
     "websessions.resolvers",
     "websessions.sql",
     "websessions.starlette",

@@ -166,8 +166,8 @@ async def test_the_bytes_that_a_response_has_more(adapter: str) -> None:
 
 
 OURS: Final = """
-asgi codec cookie direct errors exchange expiry headers joined lifecycle lock memory merge outcome
-resolvers run session settings sid store swap sweeper
+asgi codec cookie cookie_form direct errors exchange expiry headers joined lifecycle lock memory
+merge outcome resolvers run session settings sid signing store swap sweeper
 """
 
 

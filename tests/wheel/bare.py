@@ -20,6 +20,7 @@ from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
 
 # Module (with what is below it): the packages without which it need not import.
 NEEDS = {
+    "websessions.cli": ("click", "rich"),
     "websessions.flask": ("flask",),
     "websessions.starlette": ("starlette",),
     "websessions.testing": ("hypothesis", "pytest"),

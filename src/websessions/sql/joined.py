@@ -122,6 +122,7 @@ class JoinedStore(SessionStore):
         options: StoreOptions,
     ) -> None:
         super().__init__(**options)
+        self._key_rule = joins.layout.key_rule
         self.connection = connection
         self._joins = joins
         self._transaction: RootTransaction | None = None
@@ -149,6 +150,7 @@ class AsyncJoinedStore(AsyncSessionStore):
         options: StoreOptions,
     ) -> None:
         super().__init__(**options)
+        self._key_rule = joins.layout.key_rule
         self.connection = connection
         self._joins = joins
         self._transaction: RootTransaction | None = None

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias
 
 from ..errors import ConfigurationError, CorruptRecord
-from ..sid import Key
+from ..sid import PLAIN, Key, shown
 from ..store import (
     SWEEP_BATCH,
     Call,
@@ -86,7 +86,6 @@ def _record(table: Table, statement: Statement, row: Sequence[Any], key: Key | N
         CorruptRecord: a column holds what its type can not be.
     """
     statements, layout = table.statements, table.layout
-    shown = "unknown" if key is None else key.hex()
     try:
         stored, data, expires, *more = statement.row(row)
         version = None if layout.version is None else int(more.pop(0))
@@ -98,7 +97,8 @@ def _record(table: Table, statement: Statement, row: Sequence[Any], key: Key | N
             _in_utc(more[-1]) if more else None,
         )
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise CorruptRecord(shown, f"a column is not what it should be: {error}") from error
+        name = "unknown" if key is None else shown(key)
+        raise CorruptRecord(name, f"a column is not what it should be: {error}") from error
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -120,6 +120,8 @@ def load(cursor: Cursor, table: Table, call: Load, now: datetime) -> Record | No
     )
     row = cursor.fetchone()
     if row is not None:
+        if table.layout.key_rule is PLAIN and statements.key_in(row[0]) != call.key:
+            return None  # MySQL finds text whatever its case and the spaces behind it
         return _record(table, statement, row, call.key)
     found = _load_previous(cursor, table, [call.key], now).get(call.key)
     if isinstance(found, CorruptRecord):
@@ -206,7 +208,7 @@ def replace(cursor: Cursor, table: Table, call: Replace, now: datetime) -> Recor
 
 def touch(cursor: Cursor, table: Table, call: Touch, now: datetime) -> bool:
     statements = table.statements
-    values = named(touching(table, call)) | {"p_now": statements.moment(now)}
+    values = named(touching(table, call, now)) | {"p_now": statements.moment(now)}
     _execute(cursor, statements.touch if call.seen is None else statements.touch_seen, values)
     return cursor.rowcount > 0
 
@@ -280,13 +282,15 @@ def moving(table: Table, call: Replace, new_key: Key) -> dict[str, Any]:
     }
 
 
-def touching(table: Table, call: Touch) -> dict[str, Any]:
-    statements = table.statements
+def touching(table: Table, call: Touch, now: datetime) -> dict[str, Any]:
+    statements, touched = table.statements, table.layout.touched
     values = {
         "key": statements.key_out(call.key),
         table.layout.expires.key: statements.moment(call.expires),
         "ceiling": statements.moment(call.expires - max(call.slack, _TICK)),
     }
+    if touched is not None:
+        values[touched.key] = statements.moment(now, touched)
     return values if call.seen is None else {**values, "seen": _guard(table, call.seen)}
 
 
@@ -341,7 +345,7 @@ def touch_batch(cursor: Cursor, table: Table, calls: Sequence[Touch], now: datet
     if any((call.seen is not None) is not guarded for call in calls):
         raise Unbatchable
     statement = statements.touch_seen_batch if guarded else statements.touch_batch
-    rows = _in_order([touching(table, call) for call in calls])
+    rows = _in_order([touching(table, call, now) for call in calls])
     won = _won(cursor, table, keys, statement(len(rows)), rows, now)
     return [key in won for key in keys]
 

@@ -45,7 +45,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import String, TypeDecorator, TypeEngine
 
 from ..errors import ConfigurationError
-from ..sid import Key
+from ..sid import PLAIN, Key, KeyRule, plain_key
 from ..store import SWEEP_BATCH
 from .table import Layout
 
@@ -223,10 +223,12 @@ class Statements:
     def __init__(self, layout: Layout, dialect: Dialect) -> None:
         self.layout = layout
         self.dialect = dialect
-        self.key_out, self.key_in = _key_conversion(layout.sid.type)
-        self.data_out, self.data_in = _data_conversion(layout.data.type)
+        self.key_out, self.key_in = _key_conversion(layout.sid.type, layout.key_rule)
+        self.data_out, self.data_in = _data_conversion(layout.seen_data.type)
         if layout.previous_key is not None:
-            self.previous_out, self.previous_in = _key_conversion(layout.previous_key.type)
+            self.previous_out, self.previous_in = _key_conversion(
+                layout.previous_key.type, layout.key_rule
+            )
         self._zoned = {
             column: _keeps_zone(column.type, dialect)
             for table in (layout.table, layout.lease)
@@ -237,7 +239,7 @@ class Statements:
         self._now = bindparam("p_now", type_=layout.expires.type)
         self._is_it = layout.sid == _parameter("key", layout.sid.type)
         self._is_live = layout.expires > self._now
-        self._columns: list[Any] = [layout.sid, layout.data, layout.expires]
+        self._columns: list[Any] = [layout.sid, layout.seen_data, layout.seen_expires]
         if layout.version is not None:
             # A column that was added to rows that are there may be NULL in them.
             self._version: Any = layout.version
@@ -432,10 +434,7 @@ class Statements:
         return (
             self.dialect.name == "postgresql"
             and not self._calls_for_each_row
-            and all(
-                isinstance(column.type, _ARRAY_ITEMS) and not isinstance(column.type, Enum)
-                for column in self.layout.table.c
-            )
+            and all(_fits_arrays(column.type) for column in self.layout.table.c)
         )
 
     @cached_property
@@ -531,13 +530,15 @@ class Statements:
         return self._due(after if self.layout.sweep_after is None else _or_null(column, after))
 
     def _due(self, *conditions: Any) -> Statement:
-        column = self._sweep_column
+        column, seen = self._sweep_column, self.layout.sweep_after
+        if seen is None:
+            seen = self.layout.seen_expires
         return self._compiled(
-            select(self.layout.sid, column)
+            select(self.layout.sid, seen)
             .where(self._is_due(column), *conditions)
             .order_by(column)
             .limit(bindparam("p_limit", type_=Integer())),
-            [self.layout.sid, column],
+            [self.layout.sid, seen],
         )
 
     @cached_property
@@ -693,7 +694,10 @@ class Statements:
 
     def _touch(self, given: Given) -> Any:
         """Push the expiry on, unless it is over `ceiling` already."""
-        sid, expires = self.layout.sid, self.layout.expires
+        sid, expires, touched = self.layout.sid, self.layout.expires, self.layout.touched
+        values = {expires.key: given(expires.key, expires.type)}
+        if touched is not None:
+            values[touched.key] = _parameter(touched.key, touched.type)  # the same for a batch
         return (
             update(self.layout.table)
             .where(
@@ -701,7 +705,7 @@ class Statements:
                 self._is_live,
                 expires <= given("ceiling", expires.type),
             )
-            .values({expires.key: given(expires.key, expires.type)})
+            .values(values)
         )
 
     def _touch_seen(self, given: Given) -> Any:
@@ -713,11 +717,12 @@ class Statements:
         layout = self.layout
         if layout.version is not None:
             return self._version == given("seen", layout.version.type)
-        seen = given("seen", layout.data.type)
-        if self.dialect.name in ("mysql", "mariadb") and isinstance(layout.data.type, String):
+        data = layout.seen_data
+        seen = given("seen", data.type)
+        if self.dialect.name in ("mysql", "mariadb") and isinstance(data.type, String):
             # Text is compared by its collation there, which may well ignore case.
-            return cast(layout.data, LargeBinary) == cast(seen, LargeBinary)
-        return layout.data == seen
+            return cast(data, LargeBinary) == cast(seen, LargeBinary)
+        return data == seen
 
 
 class LockingStatements(Statements):
@@ -734,6 +739,12 @@ Given: TypeAlias = Callable[[str, TypeEngine[Any]], Any]
 
 # Types of which an array holds plain values: an array of arrays would be flattened.
 _ARRAY_ITEMS: Final = (String, Integer, LargeBinary, DateTime, Numeric, Boolean, Uuid)
+
+
+def _fits_arrays(kind: TypeEngine[Any]) -> bool:
+    if isinstance(kind, _ARRAY_ITEMS):
+        return not isinstance(kind, Enum)
+    return getattr(kind, "fits_arrays", False)
 
 
 def _or_null(column: Column[Any], condition: Any) -> Any:
@@ -818,8 +829,10 @@ def _array_item(value: Any) -> str:
 
 
 def _key_conversion(
-    kind: TypeEngine[Any],
+    kind: TypeEngine[Any], rule: KeyRule
 ) -> tuple[Callable[[Key], Any], Callable[[Any], Key]]:
+    if rule is PLAIN:
+        return lambda key: key.decode("utf-8"), plain_key
     if _is_text(kind):
         return lambda key: key.hex(), lambda value: Key(bytes.fromhex(value))
     return lambda key: key, lambda value: Key(bytes(value))

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
-from sqlalchemy import URL, Engine, MetaData
+from sqlalchemy import URL, Column, Engine, MetaData
 from sqlalchemy import Table as SQLTable
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
@@ -17,10 +17,16 @@ from ..batching import Batcher, Closed, Late, Line, ThreadBatcher
 from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from ..settings import Seconds, as_span
-from ..sid import Key
+from ..sid import Key, KeyRule
 from ..store import Call, Clock, Delete, Insert, Load, Put, Replace, Touch
 from .database import Database
 from .dialects import Opened, open_database
+from .formats import (
+    CONNECT_PG_SIMPLE,
+    CONNECT_SESSION_SEQUELIZE,
+    EXPRESS_MYSQL_SESSION,
+    TableFormat,
+)
 from .joined import AsyncJoinedStore, JoinedStore, Joins, async_connection, sync_connection
 from .operations import ExtendDefaultFields, Table
 from .statements import Statements
@@ -79,6 +85,10 @@ class SQLOptions(StoreOptions, total=False):
             follow the session on every write, NULL where it has no such key. The generated
             table's `user_id` follows the session's, unless `extend_default_fields` is given or
             this is an empty dict.
+        layout: how another package lays its table out; `connect_session_sequelize()` and its
+            neighbours give it.
+        columns: further columns of a table that has such a layout, for `extend_default_fields`
+            and `mirror_fields`.
         timeout: how long a call may take; a timedelta or seconds, 10 seconds by default, None for
             as long as it takes.
         pgbouncer: the URL leads to PgBouncer in transaction mode (or another pooler that works
@@ -93,6 +103,8 @@ class SQLOptions(StoreOptions, total=False):
     registry: Registry
     extend_default_fields: ExtendDefaultFields | None
     mirror_fields: MirrorFields | None
+    layout: TableFormat | None
+    columns: Sequence[Column[Any]]
     timeout: timedelta | Seconds | None
     pgbouncer: bool
 
@@ -102,8 +114,54 @@ class _SQLStore:
 
     sweeps_in_turns: bool
     locks: bool
+    max_size: int
+    _key_rule: KeyRule
     _opened: Opened
     _database: Database
+
+    if TYPE_CHECKING:
+
+        def __init__(self, db: Any = None, **options: Unpack[SQLOptions]) -> None: ...
+
+    @classmethod
+    def connect_session_sequelize(
+        cls, db: str | URL | Engine | AsyncEngine, **options: Unpack[SQLOptions]
+    ) -> Self:
+        """The store of an Express app that uses connect-session-sequelize, to be shared with it.
+
+        Its table `Sessions`, with the session ids as they are. The cookie to go with it is
+        `CookieSettings.express_session()`.
+
+        Args:
+            db: as for any other store; the URL alone is enough.
+            **options: see `SQLOptions`. `table_name` where the Express app has given one, and
+                `columns` for those that its model has besides.
+
+        Raises:
+            ConfigurationError: an option can not be used.
+        """
+        options.setdefault("layout", CONNECT_SESSION_SEQUELIZE)
+        return cls(db, **options)
+
+    @classmethod
+    def connect_pg_simple(
+        cls, db: str | URL | Engine | AsyncEngine, **options: Unpack[SQLOptions]
+    ) -> Self:
+        """The same for connect-pg-simple: table `session`, on PostgreSQL.
+
+        Its `expire` has no zone and is in the `TimeZone` of whoever connects: let both have the
+        same one, as they do unless one of them sets it.
+        """
+        options.setdefault("layout", CONNECT_PG_SIMPLE)
+        return cls(db, **options)
+
+    @classmethod
+    def express_mysql_session(
+        cls, db: str | URL | Engine | AsyncEngine, **options: Unpack[SQLOptions]
+    ) -> Self:
+        """The same for express-mysql-session: table `sessions`, on MySQL or MariaDB."""
+        options.setdefault("layout", EXPRESS_MYSQL_SESSION)
+        return cls(db, **options)
 
     def _set_up(self, options: SQLOptions) -> StoreOptions:
         """Resolve the table; what is left are the options of every store."""
@@ -126,8 +184,16 @@ class _SQLStore:
                 raise ConfigurationError(f"{option} is a name, not {value!r}")
         if self._extend is not None and not callable(self._extend):
             raise ConfigurationError(f"extend_default_fields is a function, not {self._extend!r}")
+        self._format = options.pop("layout", None)
+        columns = tuple(options.pop("columns", ()))
         text = bool(getattr(options.get("codec"), "is_text", True))
-        if table is not None:
+        if self._format is not None:
+            self._lay_out(self._format, options, table, name, schema, columns)
+        elif columns:
+            raise ConfigurationError(
+                "columns are for a table that has a layout; give your own table with table=..."
+            )
+        elif table is not None:
             if name is not None or schema is not None:
                 raise ConfigurationError(
                     "table_name and schema are for a generated table; the table of table=... has"
@@ -146,7 +212,8 @@ class _SQLStore:
                 self._mirrors = {"user_id": "user_id"} if self._extend is None else {}
             elif isinstance(self._mirrors, Mapping) and self._mirrors:
                 self._mirrors = {"user_id": "user_id", **self._mirrors}
-        self._layout = layout_of(self._table, self._mirrors, text=text)
+        if self._format is None:
+            self._layout = layout_of(self._table, self._mirrors, text=text)
         self._asks_the_app = self._extend is not None or any(
             callable(value) for value in self._computed_columns()
         )
@@ -156,11 +223,44 @@ class _SQLStore:
             self._model = self._model or mapped_class(self._model_key, self._table, self._registry)
         return cast(StoreOptions, options)
 
+    def _lay_out(
+        self,
+        layout: TableFormat,
+        options: SQLOptions,
+        table: object,
+        name: str | None,
+        schema: str | None,
+        columns: Sequence[Column[Any]],
+    ) -> None:
+        if not isinstance(layout, TableFormat):
+            raise ConfigurationError(f"layout is a TableFormat, not {layout!r}")
+        for option, value in (("table", table), ("codec", options.get("codec"))):
+            if value is not None:
+                raise ConfigurationError(
+                    f"{option} can not be given: the layout of {layout.package} has its own"
+                )
+        for column in columns:
+            if not isinstance(column, Column):
+                raise ConfigurationError(f"columns takes SQLAlchemy's Columns, not {column!r}")
+        options["codec"] = layout.codec
+        self._table = layout.table(
+            metadata_of(self._registry), name or layout.table_name, schema, columns
+        )
+        self._layout = layout.layout(self._table, self._mirrors)
+
     def _connect(self, db: object, clock: Clock, *, in_asyncio: bool) -> None:
         opened = open_database(
             db, in_asyncio=in_asyncio, timeout=self._timeout, pgbouncer=self._pgbouncer
         )
-        statements = Statements(self._layout, opened.engine.dialect)
+        dialect = opened.engine.dialect
+        self._key_rule = self._layout.key_rule
+        if self._format is not None:
+            self._format.check_dialect(dialect.name)
+            self.longest_sid = self._format.longest_sid
+            self.max_size = min(
+                self.max_size, self._format.longest_data.get(dialect.name, self.max_size)
+            )
+        statements = Statements(self._layout, dialect)
         self._opened = opened
         self._database = Database(
             opened.engine,
@@ -198,6 +298,12 @@ class _SQLStore:
     def table(self) -> SQLTable:
         """The table that holds the sessions, for migrations and queries."""
         return self._table
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where the sessions are: the database, and the table, in small letters."""
+        url = self._opened.engine.url.set(drivername=self._opened.engine.dialect.name, query={})
+        return url.render_as_string(), self._table.fullname.lower()
 
     @property
     def model(self) -> type[Any]:

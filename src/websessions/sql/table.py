@@ -35,11 +35,13 @@ from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..errors import ConfigurationError
+from ..sid import HASHED, KeyRule
 
 __all__ = [
     "Layout",
     "MirrorFields",
     "Registry",
+    "checked_mirrors",
     "generated_table",
     "layout_of",
     "mapped_class",
@@ -86,11 +88,29 @@ class Layout:
     mirrors: Mapping[str, Callable[[Mapping[str, Any]], Any]]
     lease: Table | None
     """The table of the sweeper's lease, a row of `name`, `holder` and `expires`."""
+    ours: frozenset[str] = _OURS
+    """The names of the columns that the app does not fill."""
+    key_rule: KeyRule = HASHED
+    """What `sid` holds for a session id."""
+    read_data: Any = None
+    """What is selected of `data`, and compared with what was read: the column itself, or None."""
+    read_expires: Any = None
+    """The same of `expires`."""
+    touched: Column[Any] | None = None
+    """A column that a touch sets to the present."""
 
     @property
     def own_columns(self) -> frozenset[str]:
         """The names of the columns that the app fills and this package does not."""
-        return frozenset(self.table.c.keys()) - _OURS
+        return frozenset(self.table.c.keys()) - self.ours
+
+    @property
+    def seen_data(self) -> Any:
+        return self.data if self.read_data is None else self.read_data
+
+    @property
+    def seen_expires(self) -> Any:
+        return self.expires if self.read_expires is None else self.read_expires
 
 
 def table_name_for(model_key: str) -> str:
@@ -390,6 +410,35 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
         raise ConfigurationError(
             f"{where}: data is a text column, and the codec makes binary data; use LargeBinary"
         )
+    previous_key, previous_until = _previous(table, where)
+    locked_by, locked_until = _lock(table, where)
+    return Layout(
+        table=table,
+        sid=sid,
+        data=data,
+        expires=expires,
+        version=_optional(table, "version", Integer),
+        sweep_after=_optional(table, "sweep_after", DateTime),
+        created_at=_optional(table, "created_at", DateTime),
+        updated_at=_optional(table, "updated_at", DateTime),
+        previous_key=previous_key,
+        previous_until=previous_until,
+        locked_by=locked_by,
+        locked_until=locked_until,
+        mirrors=checked_mirrors(table, mirror_fields, _OURS),
+        lease=_lease_of(table),
+    )
+
+
+def checked_mirrors(
+    table: Table, mirror_fields: MirrorFields | None, ours: frozenset[str]
+) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    """The option `mirror_fields` as a function a column.
+
+    Raises:
+        ConfigurationError: it names a column that is not there, or one of `ours`.
+    """
+    where = f"table {table.fullname!r}"
     if not isinstance(mirror_fields, Mapping | None):
         raise ConfigurationError(
             "mirror_fields is a dict, of a column to a key of the session or to a function,"
@@ -406,28 +455,9 @@ def layout_of(table: Table, mirror_fields: MirrorFields | None, *, text: bool) -
                 f"mirror_fields: {where} has no column {name!r};"
                 f" its columns are {', '.join(table.c.keys())}"
             )
-        if name in _OURS:
+        if name in ours:
             raise ConfigurationError(f"mirror_fields can not write {name!r}: the store does")
-    previous_key, previous_until = _previous(table, where)
-    locked_by, locked_until = _lock(table, where)
-    return Layout(
-        table=table,
-        sid=sid,
-        data=data,
-        expires=expires,
-        version=_optional(table, "version", Integer),
-        sweep_after=_optional(table, "sweep_after", DateTime),
-        created_at=_optional(table, "created_at", DateTime),
-        updated_at=_optional(table, "updated_at", DateTime),
-        previous_key=previous_key,
-        previous_until=previous_until,
-        locked_by=locked_by,
-        locked_until=locked_until,
-        mirrors={
-            name: _mirror(source, table.c[name]) for name, source in (mirror_fields or {}).items()
-        },
-        lease=_lease_of(table),
-    )
+    return {name: _mirror(source, table.c[name]) for name, source in (mirror_fields or {}).items()}
 
 
 def _mirror(

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from ...cookie_form import OWN_FORM
 from ...errors import CorruptRecord, SessionEncodingError, SessionTooLarge
 from ...session import Completed, Session
 from ...settings import CookieSettings
@@ -67,6 +68,7 @@ class _NoRequest:
 
     responding = must_await = False
     session: Session
+    cookie_form = OWN_FORM
 
     def new_sid(self) -> Sid:
         return Sid.new()

@@ -89,7 +89,7 @@ class RaceRules(Capabilities):
         """Many that count in one session count right, whoever is faster."""
         self.need("concurrent")
         store = await bench.store()
-        sid = "sid-for-the-races-of-the-store-suite-012345"
+        sid = "sid-for-the-races-of-the-suite-0"
         await store.set(sid, {"n": 0})
 
         async def count(rival: int) -> None:

@@ -1,0 +1,97 @@
+"""The command line: `websessions import` moves sessions of Express's tables into one of our own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .errors import WebSessionsError
+from .moving import Moved, MovingStore, move_all
+from .sql import SQLSessionStore
+
+__all__ = ["main"]
+
+_LAYOUTS: Final = {
+    "connect-session-sequelize": SQLSessionStore.connect_session_sequelize,
+    "connect-pg-simple": SQLSessionStore.connect_pg_simple,
+    "express-mysql-session": SQLSessionStore.express_mysql_session,
+}
+
+
+@click.group()
+@click.version_option(package_name="websessions")
+def main() -> None:
+    """Server-side web sessions: tools."""
+
+
+@main.command("import")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option(
+    "--layout",
+    type=click.Choice(list(_LAYOUTS)),
+    default="connect-session-sequelize",
+    show_default=True,
+    help="Which package made the table FROM.",
+)
+@click.option("--table", help="Its name, if it is not the package's own.")
+@click.option("--target-table", help="The name of the table TO, sessions by default.")
+@click.option("--dry-run", is_flag=True, help="Only read, and say what would be moved.")
+def import_sessions(
+    source: str,
+    target: str,
+    layout: str,
+    table: str | None,
+    target_table: str | None,
+    dry_run: bool,
+) -> None:
+    """Move the live sessions of the database FROM into the database TO.
+
+    Both are URLs of SQLAlchemy, and may be the same. The table in TO is created if it is missing.
+    Nobody is logged out, if the app accepts the former cookie meanwhile (the option `former` and a
+    MovingStore). It can be interrupted and run again; what could not be moved is left where it is,
+    and the exit code is 1.
+    """
+    try:
+        moved = _import(source, target, layout, table, target_table, dry_run=dry_run)
+    except WebSessionsError as error:
+        raise click.ClickException(str(error)) from error
+    verb = "would be moved" if dry_run else "moved"
+    click.echo(f"{moved.moved} of {moved.looked_at} live sessions {verb}")
+    for reason, count in sorted(moved.reasons.items()):
+        click.echo(f"{count} can not be moved: {reason}", err=True)
+    sys.exit(1 if moved.failed else 0)
+
+
+def _import(
+    source: str,
+    target: str,
+    layout: str,
+    table: str | None,
+    target_table: str | None,
+    *,
+    dry_run: bool,
+) -> Moved:
+    moved = Moved(0, 0, 0, {})
+    with (
+        _LAYOUTS[layout](source, check_expiration_interval=0, table_name=table) as former,
+        SQLSessionStore(target, check_expiration_interval=0, table_name=target_table) as store,
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        ) as progress,
+    ):
+        stores = MovingStore(store, former)
+        if not dry_run:
+            store.sync()
+        task = progress.add_task("reading" if dry_run else "moving", total=former.length())
+        for moved in move_all(stores, dry_run=dry_run):
+            progress.update(task, completed=moved.looked_at)
+    return moved

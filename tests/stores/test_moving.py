@@ -1,0 +1,400 @@
+"""Sessions move from the table of an Express app into one of our own, and nobody is logged out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import text, update
+
+from tests.fixtures.services import Services
+from websessions import (
+    ConfigurationError,
+    CookieSettings,
+    FormerCookie,
+    MemoryStore,
+    SessionSettings,
+    Sid,
+)
+from websessions.cli import main
+from websessions.exchange import AsyncExchange, SyncExchange
+from websessions.lifecycle import Lifecycle
+from websessions.moving import AsyncMovingStore, MovingStore, move_all
+from websessions.signing import ExpressValue
+from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
+from websessions.store import AsyncPerforms, Delete, Insert, Load, Performs
+from websessions.testing import FakeClock
+
+SECRET, EXPRESS_SECRET = "a long and random secret", "keyboard cat"
+SID = Sid("tXa0jzoKVqL6RxFLFRMk22oqRukEAZpJ")
+SETTINGS = SessionSettings(
+    secret=SECRET, former=FormerCookie(secret=["a newer one of Express", EXPRESS_SECRET])
+)
+COOKIE = "connect.sid=" + ExpressValue("connect.sid", [EXPRESS_SECRET.encode()]).sign(SID)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["sqlite", "psycopg", "pymysql"])
+def stores(
+    request: pytest.FixtureRequest, services: Services, clock: FakeClock
+) -> Iterator[MovingStore]:
+    url = services.url(request.param)
+    options: Any = {"clock": clock, "check_expiration_interval": 0}
+    with (
+        SQLSessionStore.connect_session_sequelize(url, table_name="former", **options) as source,
+        SQLSessionStore(url, table_name="moved", **options) as target,
+    ):
+        for store in (source, target):
+            store.sync()
+            store.clear()
+        yield MovingStore(target, source)
+
+
+class Visitor:
+    """Comes with the cookie that it has."""
+
+    def __init__(self, store: Performs, settings: SessionSettings = SETTINGS) -> None:
+        self._lifecycle = Lifecycle(store, settings)
+        self.cookies = COOKIE
+
+    def request(self) -> SyncExchange:
+        return SyncExchange(self._lifecycle, self.cookies, https=False)
+
+    def finish(self, exchange: SyncExchange) -> str | None:
+        """The cookie that the response sets; the browser has it besides the old one."""
+        cookie = exchange.finish().cookie
+        exchange.close()
+        if cookie is not None:
+            self.cookies = f"{COOKIE}; {cookie.partition(';')[0]}"
+        return cookie
+
+
+def test_who_comes_with_the_old_cookie_gets_a_new_one(stores: MovingStore) -> None:
+    """And the session is in the new table alone."""
+    stores.source.set(SID, {"user": "ann", "cart": [1]})
+    visitor = Visitor(stores)
+    exchange = visitor.request()
+    assert dict(exchange.session) == {"user": "ann", "cart": [1]}
+    assert not exchange.session.is_new
+    cookie = visitor.finish(exchange)
+    assert cookie is not None
+    assert cookie.startswith("sid=")
+    assert SID.value not in cookie
+    assert (stores.source.length(), stores.target.length()) == (0, 1)
+    exchange = visitor.request()
+    assert exchange.session["user"] == "ann"
+    assert visitor.finish(exchange) is None
+
+
+def test_the_old_cookie_counts_once(stores: MovingStore, clock: FakeClock) -> None:
+    """Requests that are under way with it have the grace of any id that was replaced."""
+    stores.source.set(SID, {"user": "ann"})
+    first, late, later = (Visitor(stores) for _ in range(3))
+    first.finish(first.request()) if first.request().session else None
+    exchange = first.request()
+    exchange.session["a"] = 1
+    first.finish(exchange)
+    exchange = late.request()
+    assert exchange.session["a"] == 1
+    exchange.session["b"] = 2
+    assert late.finish(exchange) is None
+    clock.advance(6)
+    exchange = later.request()
+    assert dict(exchange.session) == {}
+    assert exchange.session.is_new
+    assert dict(first.request().session) == {"user": "ann", "a": 1, "b": 2}
+
+
+def test_whoever_does_not_look_keeps_the_old_cookie(stores: MovingStore) -> None:
+    """A request that does not load its session moves nothing, and the next one finds it."""
+    stores.source.set(SID, {"user": "ann"})
+    visitor = Visitor(stores)
+    assert visitor.finish(visitor.request()) is None
+    assert (stores.source.length(), stores.target.length()) == (1, 0)
+    assert visitor.request().session["user"] == "ann"
+
+
+def test_a_handler_that_fails_logs_nobody_out(stores: MovingStore) -> None:
+    """Nothing of it is saved, and the old cookie still opens the session."""
+    stores.source.set(SID, {"user": "ann"})
+    visitor = Visitor(stores)
+    exchange = visitor.request()
+    assert exchange.session["user"] == "ann"
+    exchange.abandon()
+    assert visitor.finish(exchange) is None
+    assert visitor.request().session["user"] == "ann"
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_logout_with_the_old_cookie_ends_the_session(stores: MovingStore, looks: bool) -> None:
+    """In both tables, also where the handler never looked at it."""
+    stores.source.set(SID, {"user": "ann"})
+    visitor = Visitor(stores)
+    exchange = visitor.request()
+    if looks:
+        assert exchange.session["user"] == "ann"
+    exchange.session.destroy()
+    visitor.finish(exchange)
+    assert (stores.source.length(), stores.target.length()) == (0, 0)
+    assert dict(Visitor(stores).request().session) == {}
+
+
+def test_a_cookie_of_another_secret_opens_nothing(stores: MovingStore) -> None:
+    stores.source.set(SID, {"user": "ann"})
+    visitor = Visitor(stores, SessionSettings(secret=SECRET, former=FormerCookie(secret="another")))
+    assert dict(visitor.request().session) == {}
+    assert dict(Visitor(stores, SessionSettings(secret=SECRET)).request().session) == {}
+
+
+def test_the_old_cookie_opens_what_was_imported(stores: MovingStore) -> None:
+    """Also when the old store is not there any more."""
+    stores.source.set(SID, {"user": "ann"})
+    list(move_all(stores))
+    visitor = Visitor(stores.target)
+    exchange = visitor.request()
+    assert exchange.session["user"] == "ann"
+    assert visitor.finish(exchange) is not None
+    assert visitor.request().session["user"] == "ann"
+
+
+def test_a_lifetime_moves_along(stores: MovingStore, clock: FakeClock) -> None:
+    """One that Express gave; without one, the settings' own counts."""
+    lifecycle: Lifecycle[Performs] = Lifecycle(
+        stores.source,
+        SessionSettings(secret=EXPRESS_SECRET + " again", cookie=CookieSettings.express_session()),
+    )
+    exchange = SyncExchange(lifecycle, "", https=False)
+    exchange.session["user"] = "ann"
+    exchange.session.cookie.max_age = 3600
+    exchange.finish()
+    remembered = exchange.session.id
+    stores.source.set(SID, {"user": "bob"})
+    list(move_all(stores))
+    records = stores.target.perform([Load(stores.key(sid)) for sid in (remembered, SID)])
+    assert [record.expires - clock() for record in records] == [
+        timedelta(hours=1),
+        timedelta(hours=24),
+    ]
+    assert b'"$cookie":{"max_age":3600}' in records[0].data
+    assert b"$cookie" not in records[1].data
+
+
+def test_everything_is_moved_in_pages(stores: MovingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("websessions.moving.PAGE", 10)
+    for n in range(35):
+        stores.source.set(f"{n:032}", {"n": n})
+    stores.source.set("f" * 32, {"n": "gone"}, expires=stores.clock() - timedelta(seconds=1))
+    steps = list(move_all(stores))
+    assert [step.looked_at for step in steps] == [10, 20, 30, 35]
+    assert (steps[-1].moved, steps[-1].failed) == (35, 0)
+    assert sorted(session["n"] for session in stores.target.all()) == list(range(35))
+    assert stores.source.length() == 0
+    assert [step.moved for step in move_all(stores)] == [0]
+
+
+def test_a_dry_run_changes_nothing(stores: MovingStore) -> None:
+    for n in range(3):
+        stores.source.set(f"{n:032}", {"n": n})
+    assert [(step.looked_at, step.moved) for step in move_all(stores, dry_run=True)] == [(3, 3)]
+    assert (stores.source.length(), stores.target.length()) == (3, 0)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_can_not_be_moved_stays(stores: MovingStore, dry_run: bool) -> None:
+    for n in range(3):
+        stores.source.set(f"{n:032}", {"n": n})
+    source: Any = stores.source
+    with source._opened.engine.begin() as connection:
+        broken = update(source.table).where(source.table.c.sid == f"{1:032}")
+        connection.execute(broken.values(data='{"cookie":7}'))
+    *_, last = move_all(stores, dry_run=dry_run)
+    assert (last.looked_at, last.moved, last.failed) == (3, 2, 1)
+    assert last.reasons == {"CorruptRecord": 1}
+    assert stores.source.length() == (3 if dry_run else 1)
+
+
+class Overtaken(MovingStore):
+    """Something happens to the session after it was read and before it is inserted."""
+
+    def perform(self, calls: Any, /) -> list[Any]:
+        answers = super().perform(calls)
+        if type(calls[0]).__name__ == "_AtSource" and isinstance(calls[0].call, Load):
+            self.happens()
+        return answers
+
+    def happens(self) -> None:
+        raise NotImplementedError
+
+
+def test_a_logout_while_it_is_moved_stays_a_logout(stores: MovingStore) -> None:
+    class LoggedOut(Overtaken):
+        def happens(self) -> None:
+            self.source.perform([Delete(self.source.key(SID))])
+
+    stores.source.set(SID, {"user": "ann"})
+    *_, last = move_all(LoggedOut(stores.target, stores.source))
+    assert (last.looked_at, last.moved) == (1, 0)
+    assert stores.target.length() == 0
+
+
+def test_a_visitor_who_comes_while_it_is_moved_is_there_once(stores: MovingStore) -> None:
+    """Who has the new id already has the session, and what the import inserted is taken back."""
+    visitor = Visitor(stores)
+
+    class Visited(Overtaken):
+        def happens(self) -> None:
+            exchange = visitor.request()
+            exchange.session["visits"] = 1
+            visitor.finish(exchange)
+
+    stores.source.set(SID, {"user": "ann"})
+    *_, last = move_all(Visited(stores.target, stores.source))
+    assert last.failed == 0
+    assert stores.target.all() == [{"user": "ann", "visits": 1}]
+    assert dict(visitor.request().session) == {"user": "ann", "visits": 1}
+
+
+def test_whoever_died_while_moving_is_replaced(
+    stores: MovingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while in which it could have come back."""
+    monkeypatch.setattr("websessions.moving._PATIENCE", 0.1)
+
+    class Dead(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Insert):
+                raise KeyboardInterrupt
+            return super().perform(calls)
+
+    stores.source.set(SID, {"user": "ann"})
+    with pytest.raises(KeyboardInterrupt):
+        list(move_all(Dead(stores.target, stores.source)))
+    assert stores.source.get(SID) == {"user": "ann", "$moving": True}
+    assert dict(Visitor(stores).request().session) == {"user": "ann"}
+    assert stores.source.length() == 0
+
+
+def test_whoever_comes_back_too_late_leaves_nothing(
+    stores: MovingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one took over, and its session has gone on under another id."""
+    monkeypatch.setattr("websessions.moving._PATIENCE", 0)
+    visitor = Visitor(stores)
+
+    class Slow(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Insert):
+                exchange = visitor.request()
+                exchange.session["visits"] = 1
+                visitor.finish(exchange)
+            return super().perform(calls)
+
+    stores.source.set(SID, {"user": "ann"})
+    list(move_all(Slow(stores.target, stores.source)))
+    assert stores.target.all() == [{"user": "ann", "visits": 1}]
+    assert dict(visitor.request().session) == {"user": "ann", "visits": 1}
+
+
+@pytest.fixture
+async def async_stores(services: Services) -> AsyncIterator[AsyncMovingStore]:
+    url = services.url("asyncpg")
+    options: Any = {"check_expiration_interval": 0}
+    async with (
+        AsyncSQLSessionStore.connect_session_sequelize(url, table_name="former", **options) as old,
+        AsyncSQLSessionStore(url, table_name="moved", **options) as new,
+    ):
+        for store in (old, new):
+            await store.sync()
+            await store.clear()
+        yield AsyncMovingStore(new, old)
+
+
+async def test_parallel_requests_with_the_old_cookie_share_the_session(
+    async_stores: AsyncMovingStore,
+) -> None:
+    """All of a page's requests come at once; each of their changes is kept."""
+    await async_stores.source.set(SID, {"user": "ann"})
+    lifecycle: Lifecycle[AsyncPerforms] = Lifecycle(async_stores, SETTINGS)
+
+    async def visit(number: int) -> str | None:
+        exchange = AsyncExchange(lifecycle, COOKIE, https=False)
+        await exchange.load()
+        assert exchange.session["user"] == "ann"
+        exchange.session[f"seen by {number}"] = True
+        return (await exchange.finish()).cookie
+
+    cookies = await asyncio.gather(*map(visit, range(8)))
+    assert [cookie is not None for cookie in cookies].count(True) == 1
+    assert await async_stores.source.length() == 0
+    (session,) = await async_stores.target.all()
+    assert session == {"user": "ann", **{f"seen by {n}": True for n in range(8)}}
+
+
+def test_two_stores_of_one_kind_are_wanted() -> None:
+    store: Any = MemoryStore()
+    with pytest.raises(ConfigurationError, match="itself"):
+        MovingStore(store, store)
+    with pytest.raises(ConfigurationError, match="two sync or two async stores"):
+        MovingStore(store, AsyncSQLSessionStore("sqlite://"))  # type: ignore[arg-type]
+
+
+class TestCommand:
+    @pytest.fixture
+    def url(self, services: Services) -> str:
+        url = services.url("sqlite")
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
+            store.sync()
+            for n in range(3):
+                store.set(f"{n:032}", {"user_id": n})
+        return url
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(main, ["import", *arguments])
+        return done.exit_code, done.stdout, done.stderr
+
+    def test_it_moves_and_says_how_many(self, url: str) -> None:
+        code, out, err = self.run(url, url, "--table", "Old")
+        assert (code, out) == (0, "3 of 3 live sessions moved\n")
+        assert "3/3" in err
+        with SQLSessionStore(url) as store:
+            assert sorted(session["user_id"] for session in store.all()) == [0, 1, 2]
+            with store._opened.engine.connect() as connection:
+                users = connection.execute(text("SELECT user_id FROM sessions ORDER BY 1"))
+                assert [user for (user,) in users] == ["0", "1", "2"]
+
+    def test_a_dry_run_creates_no_table(self, url: str) -> None:
+        code, out, _ = self.run(url, url, "--table", "Old", "--dry-run")
+        assert (code, out) == (0, "3 of 3 live sessions would be moved\n")
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
+            assert store.length() == 3
+            with store._opened.engine.connect() as connection:
+                names = connection.execute(text("SELECT name FROM sqlite_master"))
+                assert "sessions" not in {name for (name,) in names}
+
+    def test_what_stays_makes_it_fail(self, url: str) -> None:
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
+            with store._opened.engine.begin() as connection:
+                connection.execute(text("UPDATE Old SET data = '7' WHERE sid LIKE '%1'"))
+            code, out, err = self.run(url, url, "--table", "Old")
+            assert (code, out) == (1, "2 of 3 live sessions moved\n")
+        assert "1 can not be moved: CorruptRecord" in err
+
+    def test_an_error_is_one_line(self, url: str) -> None:
+        code, _, err = self.run(url, url, "--table", "Missing")
+        assert code == 1
+        assert "Error: the session table does not exist" in err
+        assert "Traceback" not in err
+
+    def test_a_table_is_not_moved_into_itself(self, url: str) -> None:
+        """SQLite takes `Sessions` and `sessions` for the same."""
+        code, _, err = self.run(url, url)
+        assert code == 1
+        assert "both stores have the table 'sessions'" in " ".join(err.split())
