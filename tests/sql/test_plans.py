@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -122,16 +121,18 @@ def test_writes_leave_the_indexes_alone_on_postgresql(services: Services) -> Non
     """A write that changes neither the user nor makes the session end sooner is a HOT update, and
     so is a lock, taken and released; pages have room for it. (tests/sweep says it of touches.)
     """
-    way, choose = BY_ID["psycopg"], random.Random(1)
+    way = BY_ID["psycopg"]
     store = filled(way, way.url(services, fresh=True), 3000, expired=0)
-    keys = [Sid.new().digest() for _ in range(1000)]
+    keys = [Sid.new().digest() for _ in range(3000)]
     store.perform([Insert(key, b'{"n": 1}', NOW + DAY, {}) for key in keys])
     engine = create_engine(way.url(services))
     with store._opened.engine.connect() as connection:
         # What autovacuum looks at, a write can not reuse; on a busy machine it looks for long.
         connection.execute(text(f"ALTER TABLE {store.table.name} SET (autovacuum_enabled=off)"))
     try:
-        for key in choose.choices(keys, k=500):
+        # About one of each page: there is room for it, whoever still looks at what was there.
+        chosen = keys[::25]
+        for key in chosen:
             [seen] = store.perform([Load(key)])
             [written] = store.perform([Replace(seen, b'{"n": 2}', NOW + 2 * DAY, {})])
             assert written is not None
@@ -143,8 +144,8 @@ def test_writes_leave_the_indexes_alone_on_postgresql(services: Services) -> Non
                 " JOIN pg_class ON oid = relid WHERE pg_class.relname = :name"
             )
             updates, hot, options = connection.execute(statement, {"name": store.table.name}).one()
-        assert updates == 3 * 500
-        assert hot > 3 * 490, "all, but for those on a page that is full at the moment"
+        assert updates == 3 * len(chosen)
+        assert hot > 0.95 * updates, "all, but for those on a page that is full at the moment"
         assert "fillfactor=80" in options
     finally:
         engine.dispose()
