@@ -11,7 +11,7 @@ from .errors import SessionNotLoaded
 from .joined import join_steps, joined_store
 from .lifecycle import Finished, RequestSession
 from .run import run, run_async
-from .session import Completed
+from .session import Completed, Session
 from .store import AsyncPerforms, Performs, Steps
 
 __all__ = ["AsyncExchange", "SyncExchange"]
@@ -75,7 +75,11 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
     _busy = False
     _idle: asyncio.Event | None = None
 
-    async def _run(self, steps: Steps[R], store: AsyncPerforms | None = None) -> R:
+    def _run(self, steps: Steps[R], store: AsyncPerforms | None = None) -> Awaitable[R]:
+        # With the session, which the request may have let go of before these steps begin.
+        return self._perform(steps, store or self._store, self.session)
+
+    async def _perform(self, steps: Steps[R], store: AsyncPerforms, _: Session) -> R:
         # A handler may save in one task while it works in another; one thing at a time. Hardly
         # ever does anyone wait, so a lock would be made and taken for nothing.
         while self._busy:
@@ -84,7 +88,7 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
             await self._idle.wait()
         self._busy = True
         try:
-            return await run_async(steps, store or self._store)
+            return await run_async(steps, store)
         finally:
             self._busy = False
             if self._idle is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -18,7 +19,7 @@ from .cookie import SessionCookies
 from .cookie_form import OWN_FORM, CookieForm, Moment, form_of
 from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
-from .joined import Joined, end_steps
+from .joined import Joined, end_steps, refuse_open_end
 from .lock import Held, a_holder, release_steps, take_steps
 from .merge import merge, overwrite
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
@@ -186,7 +187,8 @@ class RequestSession(ABC, Generic[S]):
         The two know each other. Were they left like that, only the garbage collector could free
         them and all that hangs on them, at every request.
         """
-        self.session = self.session._unowned()
+        with suppress(ReferenceError):  # once more, and nobody has it any more
+            self.session = self.session._unowned()
 
     must_await: bool
     """Whether the methods here that do I/O have to be awaited."""
@@ -310,6 +312,7 @@ class RequestSession(ABC, Generic[S]):
         try:
             if self.joined is not None:
                 yield from end_steps(self)
+                refuse_open_end(self)
             if unset and settings.unset == "destroy":
                 session.destroy()
             elif unset and session._intent is not Intent.DESTROY:
@@ -342,6 +345,8 @@ class RequestSession(ABC, Generic[S]):
         if self._held is not None and not self._held.leaving:
             yield from self._releasing(self.close_steps())
             return
+        if self.joined is not None:
+            yield from end_steps(self)
         if self._failed or self._gave_way or not self.responding:
             return
         if session._intent is Intent.ABANDON:
@@ -711,7 +716,10 @@ class RequestSession(ABC, Generic[S]):
     @property
     def may_be_unsettled(self) -> bool:
         """Whether anything can have changed since the response began."""
-        return self.session._used or self.session._lent or self._held is not None
+        try:
+            return self.session._used or self.session._lent or self._held is not None
+        except ReferenceError:
+            return False  # it was closed before, and nobody has the session any more
 
     def _changed_from_afar(self) -> bool:
         """Whether a list or dict that the handler took out of the session before has changed."""

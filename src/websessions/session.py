@@ -182,26 +182,27 @@ class SessionCookie:
 class SessionLock:
     """What `session.lock()` returns: a context manager, in async code an asynchronous one."""
 
-    __slots__ = ("_exchange", "_lease", "_timeout")
+    __slots__ = ("_lease", "_session", "_timeout")
 
-    def __init__(self, exchange: Exchange, timeout: timedelta, lease: timedelta) -> None:
-        self._exchange = exchange
+    def __init__(self, session: Session, timeout: timedelta, lease: timedelta) -> None:
+        self._session = session
         self._timeout = timeout
         self._lease = lease
 
     def __enter__(self) -> None:
-        if self._exchange.must_await:
+        request = self._session._request
+        if request.must_await:
             raise SessionError("in async code a session is locked by `async with session.lock():`")
-        self._exchange.lock(self._timeout, self._lease)
+        request.lock(self._timeout, self._lease)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._exchange.unlock(failed=kind is not None)
+        self._session._request.unlock(failed=kind is not None)
 
     async def __aenter__(self) -> None:
-        await self._exchange.lock(self._timeout, self._lease)
+        await self._session._request.lock(self._timeout, self._lease)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        await self._exchange.unlock(failed=kind is not None)
+        await self._session._request.unlock(failed=kind is not None)
 
 
 class Session(MutableMapping[str, Any]):
@@ -409,7 +410,7 @@ class Session(MutableMapping[str, Any]):
         spans = as_span(timeout, "timeout"), as_span(lease, "lease")
         if not spans[1]:
             raise ConfigurationError("lease can not be 0: the lock would end as it is taken")
-        return SessionLock(self._request, *spans)
+        return SessionLock(self, *spans)
 
     # The mapping
 
@@ -463,7 +464,9 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def _request(self) -> Exchange:
-        """The request, which has let go of its session if it is over."""
+        """The request. If it is over it has let go of its session; now it has it again, for
+        whatever it is asked to do.
+        """
         self._exchange.session = self
         return self._exchange
 
@@ -504,12 +507,16 @@ class Session(MutableMapping[str, Any]):
 
     def _begin(self) -> None:
         """Nothing is stored: a new session."""
+        self._forget(loaded=True)
+        self._intent = Intent.KEEP
+
+    def _forget(self, *, loaded: bool) -> None:
+        """Hold nothing: because there is nothing, or it is to be loaded when it is looked at."""
         self._values = {}
         self._own_lifetime = self._kept = None
         self._sid = None
         self._new = True
-        self._loaded = True
-        self._intent = Intent.KEEP
+        self._loaded = loaded
 
     def _adopt(self, sid: Sid | None, document: dict[str, Any]) -> None:
         """This document is what is stored under `sid`."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import inspect
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import pytest
 from sqlalchemy import Engine, MetaData, Table, create_engine, make_url, orm, text
+from sqlalchemy.exc import IntegrityError, ResourceClosedError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -518,15 +522,248 @@ async def test_a_transaction_that_ends_after_the_response_is_waited_for_by_nobod
     transaction = shop.transaction()
 
     async def order(session: Session) -> None:
-        session.regenerate(privilege=True)
         session["cart"] = []
         await session.save(within=await transaction.__aenter__())
 
-    before = browser.cookie
-    await browser.visit(order)
-    assert browser.cookie != before
+    visit = await browser.visit(order)
+    assert visit.cookie is None
     await transaction.__aexit__(None, None, None)
     assert await browser.read() == {"cart": []}
+
+
+@one_a_database
+@pytest.mark.parametrize("what", [log_in, log_out, begin_anew])
+async def test_no_response_tells_the_browser_what_may_be_undone(
+    open_shop: OpenShop, way: str, what: Callable[[Session], dict[str, Any]]
+) -> None:
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+    transaction = shop.transaction()
+
+    async def change_and_leave(session: Session) -> None:
+        what(session)
+        await session.save(within=await transaction.__aenter__())
+
+    with pytest.raises(SessionError, match="end that before the response begins"):
+        await browser.visit(change_and_leave)
+    await transaction.__aexit__(Undone, Undone(), None)
+    assert await browser.read() == {"cart": ["tea", "cup"]}
+
+
+@one_a_database
+async def test_a_rollback_undoes_it_in_the_session_at_once(open_shop: OpenShop, way: str) -> None:
+    """So the handler may try again, as it did the first time."""
+    shop = await open_shop(way)
+    browser = shop.site.browser()
+    await browser.visit(lambda session: session.update(balance=10, cart=["tea"]))
+
+    async def pay(session: Session) -> list[dict[str, Any]]:
+        seen = []
+        for ending in ("rollback", "rollback", "commit"):
+            session["balance"] -= 1
+            session.pop("cart")
+            await shop.save(session, ending)
+            seen.append(dict(session))
+        return seen
+
+    before = {"balance": 10, "cart": ["tea"]}
+    assert (await browser.visit(pay)).result == [before, before, {"balance": 9}]
+    assert await browser.read() == {"balance": 9}
+
+
+@one_a_database
+@endings
+@pytest.mark.parametrize("keep_data", [True, False])
+async def test_a_login_after_it_is_one(
+    open_shop: OpenShop, way: str, ending: Ending, keep_data: bool
+) -> None:
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+    old = browser.twin()
+
+    async def order_and_log_in(session: Session) -> str:
+        session["order"] = 1
+        await shop.save(session, ending)
+        session.regenerate(privilege=True, keep_data=keep_data)
+        session.user_id = 7
+        return session.id.value
+
+    visit = await browser.visit(order_and_log_in)
+    assert browser.sid == visit.result != old.sid
+    kept = {"cart": ["tea", "cup"]} | ({"order": 1} if ending == "commit" else {})
+    assert await browser.read() == {**(kept if keep_data else {}), "user_id": 7}
+    assert await old.read() == {}
+
+
+@one_a_database
+@pytest.mark.parametrize("policy", ["error", "overwrite"])
+async def test_the_policy_holds_for_what_comes_after_it(
+    open_shop: OpenShop, way: str, policy: str
+) -> None:
+    shop = await open_shop(way, on_conflict=policy)
+    browser = await with_cart(shop)
+    other_tab = browser.twin()
+
+    async def order(session: Session) -> None:
+        session["cart"] = []
+        await shop.save(session)
+        await tab(other_tab, cart=["theirs"])
+        session["cart"] = ["mine"]
+        if policy == "error":
+            with pytest.raises(Conflict):
+                await session.save()
+
+    await browser.visit(order)
+    assert await browser.read() == {"cart": ["theirs" if policy == "error" else "mine"]}
+
+
+@pytest.mark.parametrize("way", ["psycopg-wsgi", "asyncpg-asgi"])  # InnoDB keeps the row's lock
+async def test_what_another_request_writes_after_a_savepoint_was_undone_is_kept(
+    open_shop: OpenShop, way: str
+) -> None:
+    """Its version has the number of the one that was undone."""
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+    other_tab = browser.twin()
+
+    async def order(session: Session) -> None:
+        async with shop.transaction() as connection:
+            savepoint = connection.begin_nested()
+            savepoint = await savepoint if inspect.isawaitable(savepoint) else savepoint
+            session["undone"] = True
+            await session.save(within=connection)
+            undone = savepoint.rollback()
+            await undone if inspect.isawaitable(undone) else None
+            assert "undone" not in session
+            await tab(other_tab, theirs=True)
+            session["mine"] = True
+            await session.save(within=connection)
+
+    await browser.visit(order)
+    assert await browser.read() == {"cart": ["tea", "cup"], "theirs": True, "mine": True}
+
+
+@pytest.mark.parametrize("way", ["psycopg-wsgi", "asyncpg-asgi"])
+@pytest.mark.parametrize("again", ["within", "later", "reload"])
+async def test_a_commit_that_fails_is_noticed(open_shop: OpenShop, way: str, again: str) -> None:
+    """A constraint that is checked at the commit, or a serialization failure."""
+    shop = await open_shop(way)
+    await in_transaction(
+        shop.engine,
+        text(f"ALTER TABLE {shop.orders} ADD UNIQUE (x) DEFERRABLE INITIALLY DEFERRED"),
+        text(f"INSERT INTO {shop.orders} VALUES (1)"),
+    )
+    browser = await with_cart(shop)
+
+    async def order(session: Session) -> None:
+        session.regenerate(privilege=True)
+        session["cart"] = []
+        with pytest.raises(IntegrityError):
+            await shop.save(session)
+        if again == "within":
+            with pytest.raises(SessionError, match="was not committed"):
+                await shop.save(session)
+        elif again == "reload":
+            await session.reload()
+            assert dict(session) == {"cart": ["tea", "cup"]}
+        session["tries"] = 1
+
+    before = browser.cookie
+    await browser.visit(order)
+    assert browser.cookie == before
+    told = {} if again == "later" else {"tries": 1}
+    assert await browser.read() == {"cart": ["tea", "cup"], **told}
+
+
+@one_a_database
+async def test_a_transaction_that_is_of_no_use_loses_nothing(open_shop: OpenShop, way: str) -> None:
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+
+    async def order(session: Session) -> None:
+        async with shop.transaction() as connection:
+            pass
+        session["cart"] = []
+        with pytest.raises(ResourceClosedError):
+            await session.save(within=connection)
+
+    await browser.visit(order)
+    assert await browser.read() == {"cart": ["tea", "cup"]}
+
+
+@one_a_database
+async def test_a_logout_in_a_stream_after_a_rollback_is_one(open_shop: OpenShop, way: str) -> None:
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+    late: list[Session] = []
+
+    def keep(session: Session) -> None:
+        session.get("cart")
+        late.append(session)
+
+    await browser.visit(keep)
+    [session] = late
+    session.destroy()
+    await shop.save(session, "rollback")
+    assert await shop.site.length() == 1
+    session.destroy()
+    saved = session._request.close()  # type: ignore[attr-defined]
+    await saved if inspect.isawaitable(saved) else None
+    assert await shop.site.length() == 0
+
+
+@one_a_database
+@pytest.mark.parametrize("what", [change, log_in, log_out])
+async def test_a_lock_around_a_transaction_that_is_undone_is_released(
+    open_shop: OpenShop, way: str, what: Callable[[Session], dict[str, Any]]
+) -> None:
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+
+    async def fail(session: Session) -> None:
+        with contextlib.suppress(ZeroDivisionError):
+            async with locked(session, way):
+                what(session)
+                await shop.save(session, "rollback")
+                raise ZeroDivisionError
+
+    await browser.visit(fail)
+    held = text(f"SELECT count(*) FROM {shop.sessions} WHERE locked_by IS NOT NULL")
+    assert (await in_transaction(shop.engine, held))[0][0] == 0
+    assert await browser.read() == {"cart": ["tea", "cup"]}
+
+
+async def test_the_sessions_data_is_in_no_traceback(open_shop: OpenShop) -> None:
+    shop = await open_shop("psycopg-wsgi")
+    browser = await with_cart(shop)
+    gone = text(f"ALTER TABLE {shop.sessions} RENAME TO {shop.sessions}_x")
+
+    async def order(session: Session) -> str:
+        session["cart"] = ["a secret thing"]
+        await in_transaction(shop.engine, gone)
+        with pytest.raises(StoreError) as raised:
+            await shop.save(session)
+        return "".join(traceback.format_exception(raised.value))
+
+    shown = (await browser.visit(order)).result
+    assert "does not exist" in shown
+    assert "a secret thing" not in shown
+
+
+async def test_nothing_is_kept_of_a_connection_that_was_joined(open_shop: OpenShop) -> None:
+    shop = await open_shop("psycopg-wsgi")
+    browser = await with_cart(shop)
+
+    async def order(session: Session) -> None:
+        session["cart"] = []
+        await shop.save(session)
+        session["cart"] = ["tea"]
+        await shop.save(session, "rollback")
+
+    await browser.visit(order)
+    gc.collect()
+    joins = shop.site._direct._joins  # type: ignore[union-attr]
+    assert not joins._watches
 
 
 @one_a_database

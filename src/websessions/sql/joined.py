@@ -9,10 +9,11 @@ default).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from weakref import ReferenceType, WeakKeyDictionary, WeakMethod, ref
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy import exc as sqlalchemy_exc
 from sqlalchemy.engine import CursorResult, Dialect, RootTransaction
 
@@ -53,15 +54,36 @@ class Joins:
         self._extend = extend_default_fields
         self._clock = clock
         self._tables: dict[Dialect, Table] = {}
+        self._watches: WeakKeyDictionary[Connection, _Watch] = WeakKeyDictionary()
 
-    def perform(self, connection: Connection, calls: Sequence[Call[Any]]) -> list[Any]:
-        """Perform calls in the connection's transaction, which begins if there is none."""
+    def perform(
+        self, connection: Connection, calls: Sequence[Call[Any]], undone: Callable[[], None] | None
+    ) -> tuple[list[Any], RootTransaction | None]:
+        """Perform calls in the connection's transaction, which begins if there is none.
+
+        Args:
+            connection: the app's connection.
+            calls: the calls.
+            undone: is called if the transaction is rolled back, at least to a savepoint before.
+
+        Returns:
+            The answers, and the transaction.
+        """
         table, cursor = self._table(connection.dialect), _Cursor(connection)
-        return [self._answer(cursor, table, call) for call in calls]
+        answers = [self._answer(cursor, table, call) for call in calls]
+        transaction = connection.get_transaction()
+        if undone is not None and transaction is not None:
+            watch = self._watches.get(connection)
+            if watch is None:
+                watch = self._watches[connection] = _Watch(connection)
+            watch.add(connection, transaction, undone)
+        return answers, transaction
 
     def _table(self, dialect: Dialect) -> Table:
         table = self._tables.get(dialect)
         if table is None:
+            if len(self._tables) > _DIALECTS:
+                self._tables.clear()  # of engines that are made and thrown away
             if dialect.name != self._database:
                 raise ConfigurationError(
                     f"within=... takes a connection to the database that has the sessions, which"
@@ -79,10 +101,67 @@ class Joins:
             return operation(cursor, table, call, self._clock())
         except sqlalchemy_exc.DBAPIError as error:
             failure = store_error(error.orig or error, table.statements.dialect)
-            failure.__cause__ = error
+            # Without SQLAlchemy's own, which shows the parameters: the session's data.
+            failure.__cause__ = error.orig
             return failure
         except Exception as error:
             return error
+
+
+_DIALECTS: Final = 8
+"""How many an app has at once, at most; each engine has one."""
+
+
+class _Written(NamedTuple):
+    """What has to be told of a rollback, if it is still there then."""
+
+    root: ReferenceType[RootTransaction]
+    savepoints: set[str]
+    undone: WeakMethod[Callable[[], None]]
+
+
+class _Watch:
+    """Tells those who wrote on a connection that their transaction has been rolled back.
+
+    It keeps neither them nor the transaction alive: these know the connection, which has this.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._written: list[_Written] = []
+        event.listen(connection, "rollback", self._rolled_back)
+        event.listen(connection, "rollback_savepoint", self._rolled_back_to)
+        event.listen(connection, "rollback_twophase", self._rolled_back)
+
+    def add(
+        self, connection: Connection, root: RootTransaction, undone: Callable[[], None]
+    ) -> None:
+        """Something has been written, in the savepoints that there are now."""
+        self._written = [one for one in self._written if one.root() is root]
+        self._written.append(_Written(ref(root), _savepoints(connection), WeakMethod(undone)))
+
+    def _rolled_back(self, connection: Connection, *_: Any) -> None:
+        self._undo(connection, lambda savepoints: True)
+
+    def _rolled_back_to(self, connection: Connection, name: str, _: Any) -> None:
+        self._undo(connection, lambda savepoints: name in savepoints)
+
+    def _undo(self, connection: Connection, is_undone: Callable[[set[str]], bool]) -> None:
+        root = connection.get_transaction()
+        for one in reversed(self._written[:]):
+            if one.root() is root and is_undone(one.savepoints):
+                self._written.remove(one)
+                if (undone := one.undone()) is not None:
+                    undone()
+
+
+def _savepoints(connection: Connection) -> set[str]:
+    """The names of the savepoints that a rollback could go back to."""
+    names = set()
+    nested: Any = connection.get_nested_transaction()
+    while nested is not None:
+        names.add(nested._savepoint)
+        nested = nested._previous_nested
+    return names
 
 
 class _Cursor:
@@ -124,6 +203,7 @@ class JoinedStore(SessionStore):
         super().__init__(**options)
         self._key_rule = joins.layout.key_rule
         self.connection = connection
+        self.undone: Callable[[], None] | None = None
         self._joins = joins
         self._transaction: RootTransaction | None = None
 
@@ -134,10 +214,8 @@ class JoinedStore(SessionStore):
 
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
         connection = _connection_of(self.connection, self._joins)
-        try:
-            return self._joins.perform(connection, calls)
-        finally:
-            self._transaction = connection.get_transaction()
+        answers, self._transaction = self._joins.perform(connection, calls, self.undone)
+        return answers
 
 
 class AsyncJoinedStore(AsyncSessionStore):
@@ -152,6 +230,7 @@ class AsyncJoinedStore(AsyncSessionStore):
         super().__init__(**options)
         self._key_rule = joins.layout.key_rule
         self.connection = connection
+        self.undone: Callable[[], None] | None = None
         self._joins = joins
         self._transaction: RootTransaction | None = None
 
@@ -171,10 +250,8 @@ class AsyncJoinedStore(AsyncSessionStore):
 
     def _perform(self, sync_one: Connection | orm.Session, calls: Sequence[Call[Any]]) -> list[Any]:
         connection = _connection_of(sync_one, self._joins)
-        try:
-            return self._joins.perform(connection, calls)
-        finally:
-            self._transaction = connection.get_transaction()
+        answers, self._transaction = self._joins.perform(connection, calls, self.undone)
+        return answers
 
 
 def sync_connection(
