@@ -38,7 +38,8 @@ def browser(apps: Apps) -> Iterator[Browser]:
 
 def lasts_an_hour(cookie: dict[str, Any]) -> bool:
     """Express computes it anew at each touch, and may lose a millisecond each time."""
-    return 3_599_900 < cookie["originalMaxAge"] <= 3_600_000
+    age: int = cookie["originalMaxAge"]
+    return 3_599_900 < age <= 3_600_000
 
 
 @pytest.mark.parametrize(("first", "then"), PAIRS)
