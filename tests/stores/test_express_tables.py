@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, create_engine, inspect, text, update
+from sqlalchemy.dialects import mysql
 
 from tests.fixtures.services import Services
 from tests.sql.drivers import in_transaction
 from websessions import ConfigurationError, CorruptRecord, JSONCodec, SessionTooLarge, Sid
 from websessions.sid import Key, plain_key
 from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
+from websessions.sql.formats import CONNECT_SESSION_SEQUELIZE
 from websessions.store import Load
 from websessions.testing import AnyStore, FakeClock
 from websessions.testing.bench import Bench, Capabilities, MakeStore
@@ -364,6 +366,14 @@ def test_what_sequelize_reads_is_read(services: Services, stored: str, moment: d
             connection.execute(text("UPDATE Sessions SET expires = :stored"), {"stored": stored})
         (record,) = store.perform([Load(store.key(Sid(SID)))])
         assert record.expires == moment
+
+
+def test_a_moment_is_cut_to_seconds_for_mysql() -> None:
+    """As Sequelize does. MySQL would round it, MariaDB cuts by itself."""
+    dialect = mysql.dialect()
+    convert = CONNECT_SESSION_SEQUELIZE.expires.type.dialect_impl(dialect).bind_processor(dialect)
+    assert convert is not None
+    assert convert(datetime(2037, 1, 1, 0, 0, 0, 999_999)) == datetime(2037, 1, 1)  # noqa: DTZ001
 
 
 def test_a_session_that_mysql_would_cut_is_refused(services: Services) -> None:
