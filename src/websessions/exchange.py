@@ -112,13 +112,19 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
     def reload(self) -> Awaitable[None]:
         return self._run(self.reload_steps())
 
-    def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
-        return self._run(self.lock_steps(timeout, lease))
+    # A handler that is cancelled may be cancelled again wherever it waits (anyio's scopes), and
+    # would leave its lock behind: taking it and releasing it are tasks of their own.
+
+    async def lock(self, timeout: timedelta, lease: timedelta) -> None:  # noqa: ASYNC109  to wait
+        taking = asyncio.ensure_future(self._run(self.lock_steps(timeout, lease)))
+        try:
+            await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.cancel()
+            raise
 
     def unlock(self, *, failed: bool) -> Awaitable[None]:
-        steps = self._run(self.unlock_steps(failed=failed))
-        # A handler that was cancelled may be cancelled again wherever it waits (anyio's scopes).
-        return asyncio.shield(steps) if failed else steps
+        return asyncio.shield(self._run(self.unlock_steps(failed=failed)))
 
     async def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""

@@ -417,6 +417,13 @@ class RequestSession(ABC, Generic[S]):
         """
         held = self._held
         assert held is not None
+        if self.joined is not None and self.joined.transaction.is_open:
+            if failed:
+                return  # the lock is released when the response begins
+            raise SessionError(
+                "a block of session.lock() ends inside of a transaction that the session was saved"
+                " within, which keeps its row: the block belongs around the transaction"
+            )
         try:
             if failed:
                 self._take_back(held)

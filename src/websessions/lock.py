@@ -76,6 +76,7 @@ def take_steps(
     """
     give_up = time.monotonic() + timeout.total_seconds()
     wait = 0.0
+    is_taken = False
     try:
         while not (yield from ask(Lock(at, holder, clock() + lease))):
             there = yield from ask(Load(key))
@@ -92,17 +93,19 @@ def take_steps(
                 jittered = random.uniform(wait / 2, wait)  # noqa: S311  jitter is no secret
                 yield from ask(Pause(min(left, jittered)))
             at = there.key
+        is_taken = True
         record = yield from ask(Load(key))
         if record is None:
             # Ended; or it is only out of reach, by an id whose grace is over.
             yield from ask(Unlock(at, holder))
         return record
-    except (SessionLocked, StoreError, GeneratorExit):
+    except (SessionLocked, GeneratorExit):
         raise
-    except BaseException:
+    except BaseException as error:
         # Cancelled, maybe after it was taken; or what is stored can not be read.
-        with suppress(StoreError):
-            yield from ask(Unlock(at, holder))
+        if is_taken or not isinstance(error, StoreError):
+            with suppress(StoreError):
+                yield from ask(Unlock(at, holder))
         raise
 
 

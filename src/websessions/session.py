@@ -356,19 +356,22 @@ class Session(MutableMapping[str, Any]):
             within: a connection or a session of SQLAlchemy's on the database that has the
                 sessions: a `Connection` or `orm.Session`, with an async store an
                 `AsyncConnection` or `AsyncSession`. What the session has changed, a new id
-                included, then commits with its transaction. If that is rolled back it is undone
-                in the session, too, and not saved later. Other requests' writes of this session
-                wait until it ends; so make it the last thing before the commit.
+                included, then commits with its transaction. A rollback undoes it in the session,
+                too, and so does an error of this save: it shows what was stored before, and
+                nothing of it is saved later. Other requests' writes of this session wait until the
+                transaction ends; so make it the last thing before the commit.
 
         Raises:
             SessionError: the session is new, and the response that could have set its cookie has
                 begun already. Or it was saved within a transaction that goes on, and was changed
-                again, which can only be saved within the same one.
+                again, which can only be saved within the same one. Or an earlier one that it was
+                saved within has failed at its commit, and `reload()` has not come in between.
             Conflict: other requests changed the session, and the option `on_conflict` or the
                 deadline had it fail. Nothing of it is saved, not when the response begins either,
                 unless `reload()` came first and the changes were made again.
             StoreError: it could not be saved.
-            TypeError: `within` is nothing that the store can join.
+            TypeError: `within` is nothing that the store can join. (What else SQLAlchemy has to
+                say about it, such as that it is closed, it says itself.)
             ConfigurationError: the store has no transactions, or those of another database.
         """
         return self._request.save(within)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -35,7 +38,7 @@ from websessions.asgi import ASGIApp, Receive, Scope, Send, SessionMiddleware
 from websessions.cookie import SignedValue
 from websessions.sql import SQLSessionStore
 from websessions.starlette import get_session
-from websessions.store import Call, Insert, Load, Replace
+from websessions.store import Call, Insert, Load, Lock, Replace
 from websessions.testing import FakeClock
 
 SID = "f" * 43
@@ -700,3 +703,75 @@ class TestAmongOthers:
         with caplog.at_level(logging.DEBUG, "websessions"):
             await Connection(wrap(app, store), cookie=COOKIE).run()
         assert [entry for entry in caplog.records if entry.name == "websessions"] == []
+
+
+class TestTasksThatOutliveTheRequest:
+    async def test_a_save_that_nobody_waits_for_is_made(self, store: Store) -> None:
+        """Neither the request nor the handler has the session any more when it begins."""
+        saving: list[asyncio.Task[None]] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await send(END)
+            session: Session = scope["session"]
+            session["a"] = 2
+            saving.append(asyncio.ensure_future(session.save()))
+
+        def visit() -> Any:
+            headers = [(b"cookie", f"sid={COOKIE}".encode())]
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+            return SessionMiddleware(app, store, secret=SECRET)(scope, _nothing, _sent)
+
+        await visit()
+        gc.collect()
+        await saving[0]
+        assert await store.get(SID) == {"a": 2}
+
+    @pytest.mark.parametrize("turns", range(24))
+    async def test_no_lock_is_left_by_a_cancelled_handler(self, turns: int) -> None:
+        """anyio cancels whatever a cancelled task waits for, also what it cleans up with."""
+        store = SlowStore(check_expiration_interval=None)
+        before = asyncio.all_tasks()
+        await store.set(SID, {"a": 1})
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            with anyio.CancelScope() as cancelling:
+                asyncio.get_running_loop().call_soon(_after, turns, cancelling.cancel)
+                async with scope["session"].lock():
+                    scope["session"]["a"] = 2
+            await send(START)
+            await send(END)
+
+        middleware = SessionMiddleware(app, store, secret=SECRET)
+        await Connection(middleware, cookie=COOKIE).run()
+        others = Lock(store.key(Sid(SID)), "other", store.clock() + timedelta(seconds=1))
+        async with asyncio.timeout(5):
+            while asyncio.all_tasks() - before:  # noqa: ASYNC110  they end
+                await asyncio.sleep(0)
+        assert await store.perform([others]) == [True]
+
+
+class SlowStore(AsyncMemoryStore):
+    """A store that takes a few turns of the loop, before it does something and after that."""
+
+    async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        answers = await super().perform(calls)
+        await asyncio.sleep(0)
+        return answers
+
+
+def _after(turns: int, do: Callable[[], None]) -> None:
+    if turns:
+        asyncio.get_running_loop().call_soon(_after, turns - 1, do)
+    else:
+        do()
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _sent(message: Any) -> None:
+    pass

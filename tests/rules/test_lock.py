@@ -699,3 +699,24 @@ class TestTheContextManager:
         exchange = loaded({})
         with pytest.raises(ConfigurationError, match=said):
             exchange.session.lock(**options)
+
+
+def test_a_lock_is_released_if_the_session_can_not_be_read_after_it() -> None:
+    exchange = loaded({"a": 1})
+    raising(
+        StoreUnavailable,
+        exchange.lock_steps(SOME, LEASE),
+        (Lock, True),
+        (Load, StoreUnavailable("for a moment")),
+        (Unlock, True),
+    )
+
+
+def test_a_lock_that_could_not_be_taken_is_not_released() -> None:
+    """The database is down, and would be waited for twice."""
+    exchange = loaded({"a": 1})
+    raising(
+        StoreUnavailable,
+        exchange.lock_steps(SOME, LEASE),
+        (Lock, StoreUnavailable("it is down")),
+    )

@@ -845,6 +845,24 @@ async def test_a_lock_is_not_taken_while_the_transaction_has_the_row(
     assert await browser.read() == {"cart": []}
 
 
+@pytest.mark.parametrize("way", ["psycopg-wsgi", "asyncpg-asgi", "asyncmy-asgi"])
+async def test_a_lock_does_not_end_inside_of_a_transaction(open_shop: OpenShop, way: str) -> None:
+    """Its release would wait for the row that its own request keeps."""
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+
+    async def order(session: Session) -> None:
+        with pytest.raises(SessionError, match="belongs around the transaction"):  # noqa: PT012
+            async with shop.transaction() as connection, locked(session, way):
+                session["cart"] = []
+                await session.save(within=connection)
+
+    await browser.visit(order)
+    held = text(f"SELECT count(*) FROM {shop.sessions} WHERE locked_by IS NOT NULL")
+    assert (await in_transaction(shop.engine, held))[0][0] == 0
+    assert await browser.read() == {"cart": ["tea", "cup"]}
+
+
 @asynccontextmanager
 async def locked(session: Session, way: str) -> AsyncIterator[None]:
     if way.endswith("asgi"):
