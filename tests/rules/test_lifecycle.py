@@ -227,7 +227,7 @@ class TestCorruptRecords:
         assert insert.key != KEY
         assert cookie_sid(finished) != SID.value
         [entry] = caplog.records
-        assert entry.levelno == logging.ERROR
+        assert (entry.name, entry.levelno) == ("websessions", logging.ERROR)
         assert KEY.hex() in entry.message
         assert SID.value not in entry.message
         assert "never" not in entry.message, "what is stored is the visitor's"
@@ -252,6 +252,17 @@ class TestCorruptRecords:
         for _ in range(3):
             play(request(SID, lifecycle=lifecycle).load_steps(), (Load, record(b"{")))
         assert len(caplog.records) == 1
+
+    def test_of_a_thousand_of_them_it_is_known_who_has_been_there(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A table of rubbish must not fill the memory, too."""
+        lifecycle = middleware()
+        visitors = [Sid(f"{number:043}") for number in range(1001)]
+        for sid in [*visitors, *visitors]:
+            broken = record(b"{", key=sid.digest())
+            play(request(sid, lifecycle=lifecycle).load_steps(), (Load, broken))
+        assert len(caplog.records) == 1001 + 1
 
 
 class TestSaving:
@@ -910,6 +921,23 @@ class TestGrace:
         finished, [replace] = ended(exchange, (Replace, replaced))
         assert (replace.seen.key, replace.new_key) == (MOVED, None)
         assert finished.cookie is None
+
+    def test_who_empties_it_has_emptied_it(self) -> None:
+        exchange = loaded_in_grace({"a": 0})
+        exchange.session.clear()
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert (replace.seen.key, replace.data) == (MOVED, b"{}")
+
+    def test_what_is_done_after_the_response_began_is_done(self) -> None:
+        exchange = loaded_in_grace({"log": []})
+        log: list[int] = exchange.session["log"]
+        ended(exchange)
+        log.append(1)
+        _, [replace] = play(exchange.close_steps(), (Replace, replaced))
+        assert replace.data == b'{"log":[1]}'
+        exchange.session.destroy()
+        _, [delete] = play(exchange.close_steps(), (Delete, True))
+        assert delete.key == KEY
 
     def test_where_only_the_id_has_changed_there_is_no_conflict(self) -> None:
         exchange = loaded({"a": 0}, on_conflict="error")
