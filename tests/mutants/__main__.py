@@ -89,7 +89,7 @@ def _explained() -> set[str]:
     """The survivors in the page's diffs."""
     text = PAGE.read_text("utf-8")
     blocks = re.findall(r"^```diff\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    diffs = re.findall(r"^@@ .*(?:\n[-+] .*)+", "\n".join(blocks), re.MULTILINE)
+    diffs = re.findall(r"^@@ .*(?:\n[-+ ] .*)+", "\n".join(blocks), re.MULTILINE)
     return set(diffs)
 
 

@@ -31,8 +31,8 @@ class Mutant:
     Attributes:
         module: as it is imported.
         where: the class and function, or "" for what is in none.
-        diff: the lines that change, each with its sign and without its indentation: the same
-            wherever the function stands.
+        diff: the lines that change and the one above, each with its sign and without its
+            indentation: the same wherever the function stands.
         source: the whole module, changed.
     """
 
@@ -67,10 +67,15 @@ def mutants(module: str, path: Path) -> Iterator[Mutant]:
 
 
 def _diff(before: str, after: str) -> tuple[str, ...]:
-    lines = unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
-    changed = [line for line in islice(lines, 2, None) if line[0] in "-+"]
-    code = [(line[0], re.sub(r"(^|  )# .*", "", line[1:].strip())) for line in changed]
+    lines = unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm="")
+    code = [(line[0], _without_comment(line[1:].strip())) for line in islice(lines, 3, None)]
+    while code[-1][0] == " ":
+        code.pop()
     return tuple(f"{sign} {line}" for sign, line in code if line)
+
+
+def _without_comment(line: str) -> str:
+    return "" if line.startswith('"""') else re.sub(r"(^|  )# .*", "", line)
 
 
 _SKIPPED: Final = (
