@@ -291,8 +291,6 @@ class RequestSession(ABC, Generic[S]):
         elif action is not StoreAction.NOTHING:
             return None
         session._settle()
-        if action in _KEEPS_ITS_KEY:
-            session._sid = self._presented
         return self._respond(None)
 
     def finish_steps(self, *, unset: bool = False) -> Steps[Finished]:

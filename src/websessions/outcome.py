@@ -83,7 +83,8 @@ def saving(
     """Whether there is something to write: a change, or what the options count as one.
 
     The meaning of the options is express-session's: `save_uninitialized` stores a new session
-    that nobody wrote to, `resave` writes a stored one that nobody changed.
+    that nobody wrote to, `resave` writes a stored one that nobody changed. Whether a write can be
+    made of it the table knows.
     """
     if changed:
         return True
@@ -91,7 +92,7 @@ def saving(
         return False
     if row is Row.UNBORN:
         return save_uninitialized
-    return resave and row.is_read
+    return resave
 
 
 def _outcome(row: Row, intent: Intent, save: bool) -> tuple[StoreAction, CookieAction]:

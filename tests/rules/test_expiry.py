@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from websessions.expiry import expires_at, touch_is_due
+from websessions.expiry import NO_LIFETIME, Lifetime, expires_at, touch_is_due
 
 NOW = datetime(2037, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -29,6 +29,12 @@ def test_the_cookies_max_age_counts_where_it_has_one() -> None:
 def test_a_max_age_of_zero_is_one() -> None:
     """0 is not None: the session is over at once."""
     assert expires_at(NOW, max_age=timedelta(0), fixed=None, expiration=DAY) == NOW
+
+
+def test_a_cookie_with_either_end_outlives_the_browser() -> None:
+    assert not NO_LIFETIME.is_persistent
+    assert Lifetime(DAY, None).is_persistent
+    assert Lifetime(None, NOW).is_persistent
 
 
 def test_a_fixed_end_stays_where_it_is() -> None:

@@ -236,7 +236,7 @@ class TestCorruptRecords:
         assert insert.key != KEY
         assert cookie_sid(finished) != SID.value
         [entry] = caplog.records
-        assert entry.levelno == logging.ERROR
+        assert (entry.name, entry.levelno) == ("websessions", logging.ERROR)
         assert KEY.hex() in entry.message
         assert SID.value not in entry.message
         assert "never" not in entry.message, "what is stored is the visitor's"
@@ -262,6 +262,17 @@ class TestCorruptRecords:
             play(request(SID, lifecycle=lifecycle).load_steps(), (Load, record(b"{")))
         assert len(caplog.records) == 1
 
+    def test_of_a_thousand_of_them_it_is_known_who_has_been_there(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A table of rubbish must not fill the memory, too."""
+        lifecycle = middleware()
+        visitors = [Sid(f"{number:043}") for number in range(1001)]
+        for sid in [*visitors, *visitors]:
+            broken = record(b"{", key=sid.digest())
+            play(request(sid, lifecycle=lifecycle).load_steps(), (Load, broken))
+        assert len(caplog.records) == 1001 + 1
+
 
 class TestSaving:
     def test_a_new_session_is_not_stored_until_it_is_written(self) -> None:
@@ -270,9 +281,21 @@ class TestSaving:
         finished, _ = ended(exchange)
         assert finished == Finished(None, vary=True)
 
+    def test_nor_is_one_from_which_it_was_taken_out_again(self) -> None:
+        exchange = request()
+        exchange.session["a"] = 1
+        del exchange.session["a"]
+        ended(exchange)
+
     def test_a_request_that_does_not_look_does_not_vary(self) -> None:
         assert ended(request())[0] == Finished(None, vary=False)
         assert ended(request(SID))[0] == Finished(None, vary=False)
+
+    def test_one_that_sets_a_cookie_does(self) -> None:
+        """A cache must not hand it to the next visitor."""
+        finished, _ = ended(request(SID, rolling=True), (Load, record({})))
+        assert finished.cookie is not None
+        assert finished.vary
 
     def test_the_first_write_is_one_insert(self) -> None:
         exchange = request()
@@ -323,6 +346,15 @@ class TestSaving:
         assert ended(exchange) == (Finished(None, vary=True), [])
         play(exchange.close_steps())
 
+    def test_after_the_error_page_it_is_too_late_for_a_new_session(self) -> None:
+        exchange = request()
+        exchange.session["a"] = 1
+        with pytest.raises(StoreUnavailable):
+            ended(exchange, (Insert, StoreUnavailable("down")))
+        ended(exchange)
+        with pytest.raises(SessionError, match="after the response has begun"):
+            play(exchange.settle_steps())
+
     def test_a_cancelled_save_is_not_made_up_for(self) -> None:
         exchange = loaded({})
         exchange.session["a"] = 1
@@ -350,6 +382,10 @@ class TestSaving:
         exchange = loaded({"a": 1}, resave=True)
         play(exchange.settle_steps(), (Replace, replaced))
         ended(exchange)
+        new = request(resave=True)
+        new.session["a"] = 1
+        play(new.settle_steps(), (Insert, inserted))
+        ended(new)
 
     def test_resave_and_save_uninitialized_work_for_handlers_that_never_look(self) -> None:
         ended(request(SID, resave=True), (Load, record({})), (Replace, replaced))
@@ -361,6 +397,10 @@ class TestSaving:
         options: dict[str, Any] = {"resave": True, "save_uninitialized": True, "rolling": True}
         assert ended(request(opted_out=True, **options)) == (Finished(None, vary=False), [])
         assert ended(request(SID, opted_out=True, **options)) == (Finished(None, vary=False), [])
+
+    def test_a_path_is_excluded_only_if_somebody_says_so(self) -> None:
+        exchange = ByHand(middleware(save_uninitialized=True), "", https=False)
+        ended(exchange, (Insert, inserted))
 
     def test_the_cookies_own_lifetime_is_stored_with_the_session(self) -> None:
         exchange = loaded({"a": 1})
@@ -376,6 +416,9 @@ class TestSaving:
         assert dict(exchange.session) == {"a": 1}
         fixed = loaded({"$cookie": {"expires": "2037-01-05T00:00:00+00:00"}})
         assert fixed.session.cookie.expires == NOW + 4 * DAY
+        fixed.session["a"] = 1
+        _, [replace] = ended(fixed, (Replace, replaced))
+        assert replace.expires == NOW + 4 * DAY
 
 
 class TestTouching:
@@ -410,6 +453,28 @@ class TestTouching:
         exchange.session.touch()
         _, made = ended(exchange, (Touch, True))
         assert made == [Touch(KEY, NOW + DAY + timedelta(seconds=1), timedelta(0), record({}))]
+
+    def test_who_has_saved_need_not_touch_unless_asked_to(self) -> None:
+        rules = Rules()
+        exchange = loaded({}, rules=rules)
+        exchange.session["a"] = 1
+        play(exchange.settle_steps(), (Replace, replaced))
+        rules.now += timedelta(hours=1)
+        play(exchange.settle_steps())
+        exchange.session.touch()
+        play(exchange.settle_steps(), (Touch, True))
+
+    def test_one_that_moved_the_expiry_is_not_made_twice(self) -> None:
+        exchange = loaded({}, rules=Rules(now=NOW + timedelta(hours=1)))
+        play(exchange.settle_steps(), (Touch, False))
+        play(exchange.settle_steps(), (Touch, True))
+        play(exchange.settle_steps())
+
+    def test_that_moves_the_cookies_end_on_as_well(self) -> None:
+        exchange = loaded({}, cookie={"max_age": 60})
+        exchange.session.touch()
+        finished, _ = ended(exchange)
+        assert "Max-Age=60" in (finished.cookie or "")
 
     def test_a_write_needs_no_touch(self) -> None:
         exchange = loaded({}, rules=Rules(now=NOW + timedelta(hours=1)))
@@ -461,12 +526,23 @@ class TestConflicts:
         assert codec.decode(made[-1].data) == {"a": 1, "$cookie": {"max_age": 60}}
         assert made[-1].expires == NOW + timedelta(seconds=60)
 
-    def test_a_session_that_ended_stays_ended(self) -> None:
+    def test_a_new_id_is_still_one_after_the_merge(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session.regenerate()
+        finished, made = ended(
+            exchange, (Replace, None), (Load, record({"a": 1}, version=2)), (Replace, replaced)
+        )
+        assert made[-1].new_key == Sid(cookie_sid(finished)).digest()
+        assert made[-1].grace_until == NOW + GRACE
+
+    def test_a_session_that_ended_stays_ended(self, caplog: pytest.LogCaptureFixture) -> None:
         """Promise 3, and its cookie is left alone: a parallel login may have set a better one."""
+        caplog.set_level(logging.INFO, "websessions")
         exchange = loaded({"user_id": 7})
         exchange.session["a"] = 1
         finished, _ = ended(exchange, (Replace, None), (Load, None))
         assert finished == Finished(None, vary=True)
+        assert "its changes are dropped" in caplog.text
         exchange.session["b"] = 1
         play(exchange.close_steps())
 
@@ -577,6 +653,17 @@ class TestPolicies:
         assert codec.decode(made[-1].data) == {"a": 1, "b": 0}
         assert made[-1].expires == NOW + DAY
 
+    def test_but_not_of_who_it_belongs_to(self) -> None:
+        exchange = loaded({"user_id": 7, "a": 0}, on_conflict="overwrite")
+        exchange.session["a"] = 1
+        _, made = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"user_id": 8}, version=2)),
+            (Replace, replaced),
+        )
+        assert codec.decode(made[-1].data) == {"user_id": 8, "a": 1}
+
     def test_it_revives_nothing(self) -> None:
         exchange = loaded({"a": 0}, on_conflict="overwrite")
         exchange.session["a"] = 1
@@ -633,6 +720,24 @@ class TestPolicies:
         assert finished.cookie is not None
         assert finished.cookie.startswith("sid=;")
 
+    def test_who_fails_after_it_keeps_the_old_id(self) -> None:
+        exchange = loaded({"a": 0}, on_conflict="error")
+        exchange.session.regenerate()
+        with pytest.raises(Conflict):
+            play(exchange.settle_steps(), (Replace, None), (Load, record({}, version=2)))
+        exchange.abandon()
+        assert exchange.finish_now() is None
+        ended(exchange)
+        assert exchange.session.id == SID
+
+    def test_what_begins_after_that_is_saved(self) -> None:
+        exchange = self.conflicted()
+        exchange.session.destroy()
+        play(exchange.settle_steps(), (Delete, True))
+        exchange.session["message"] = "goodbye"
+        finished, _ = ended(exchange, (Insert, inserted))
+        assert finished.cookie is not None
+
     def test_a_session_that_was_stored_before_keeps_its_cookie(self) -> None:
         """And the cookie has the id that the row has, not one that it was to move to."""
         exchange = request(on_conflict="error")
@@ -672,6 +777,12 @@ class TestLostAnswers:
         )
         assert codec.decode(made[-1].data) == {"a": 1, "b": 1}
 
+    def test_one_that_finds_its_row_as_it_was_is_tried_again(self) -> None:
+        """Without a version, nobody sees that someone else wrote and took it back."""
+        exchange = loaded({"a": 0})
+        exchange.session["a"] = 1
+        ended(exchange, (Replace, None), (Load, exchange._record), (Replace, replaced))
+
     def test_a_move_to_an_id_that_is_taken_is_the_fault_of_genid(self) -> None:
         """The row is as it was seen, so it was not another writer who was faster."""
         exchange = loaded({"a": 0})
@@ -694,6 +805,11 @@ class TestAskedMeanwhile:
         with pytest.raises(StopIteration):
             steps.send(value)
 
+    @staticmethod
+    def fail(steps: Steps[Any]) -> None:
+        with pytest.raises(StoreUnavailable):
+            steps.throw(StoreUnavailable("down"))
+
     def test_a_logout_during_a_save_is_carried_out(self) -> None:
         exchange = loaded({"user_id": 1})
         exchange.session["seen"] = 1
@@ -715,6 +831,50 @@ class TestAskedMeanwhile:
         self.answer(steps, record({"user_id": 1, "b": 2}, version=2))
         assert dict(exchange.session) == {}
         ended(exchange, (Delete, True))
+
+    def test_a_logout_during_a_conflict_about_a_new_id_ends_the_row_where_it_is(self) -> None:
+        exchange = loaded({"user_id": 1})
+        exchange.session.regenerate()
+        steps = exchange.settle_steps()
+        self.under_way(steps, Replace)
+        exchange.session.destroy()
+        assert steps.send(None) == Load(KEY)
+        self.answer(steps, record({"user_id": 1, "b": 2}, version=2))
+        _, [delete] = ended(exchange, (Delete, True))
+        assert delete.key == KEY
+
+    def test_a_logout_during_the_first_save_leaves_its_id_to_nobody(self) -> None:
+        exchange = request()
+        exchange.session["a"] = 1
+        steps = exchange.settle_steps()
+        first = self.under_way(steps, Insert)
+        exchange.session.destroy()
+        self.answer(steps, inserted(first))
+        exchange.session["message"] = "goodbye"
+        _, [delete, second] = ended(exchange, (Delete, True), (Insert, inserted))
+        assert delete.key == first.key != second.key
+
+    def test_a_logout_during_a_touch_is_one(self) -> None:
+        exchange = loaded({"user_id": 1}, rules=Rules(now=NOW + timedelta(hours=1)))
+        steps = exchange.settle_steps()
+        self.under_way(steps, Touch)
+        exchange.session.destroy()
+        play(exchange.settle_steps(), (Delete, True))
+        self.answer(steps, True)
+        ended(exchange)
+
+    def test_to_empty_it_during_a_conflict_leaves_nothing_of_theirs(self) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session["a"] = 1
+        steps = exchange.settle_steps()
+        self.under_way(steps, Replace)
+        exchange.session.regenerate(keep_data=False)
+        assert steps.send(None) == Load(KEY)
+        again = steps.send(record({"a": 0, "planted": 1}, version=2))
+        assert isinstance(again, Replace)
+        self.answer(steps, replaced(again))
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.data == b"{}"
 
     def test_a_login_during_a_save_moves_the_row_next(self) -> None:
         exchange = loaded({"a": 0})
@@ -759,6 +919,46 @@ class TestAskedMeanwhile:
             play(exchange.settle_steps(), (Replace, StoreUnavailable("down")))
         _, [move] = ended(exchange, (Replace, replaced))
         assert move.new_key == exchange.session.id.digest()
+
+    @pytest.mark.parametrize("meanwhile", [False, True])
+    def test_nor_is_it_forgotten_that_the_session_was_to_be_empty(self, meanwhile: bool) -> None:
+        exchange = loaded({"a": 0})
+        exchange.session["a"] = 1
+        if not meanwhile:
+            exchange.session.regenerate(keep_data=False)
+        steps = exchange.settle_steps()
+        self.under_way(steps, Replace)
+        if meanwhile:
+            exchange.session.regenerate(keep_data=False)
+        self.fail(steps)
+        theirs = record({"a": 0, "planted": 1}, version=2)
+        _, made = ended(exchange, (Replace, None), (Load, theirs), (Replace, replaced))
+        assert made[-1].data == b"{}"
+
+    @pytest.mark.parametrize("meanwhile", [False, True])
+    def test_nor_that_it_was_to_be_touched(self, meanwhile: bool) -> None:
+        exchange = loaded({"a": 0}, rules=Rules(now=NOW + timedelta(seconds=1)))
+        exchange.session["a"] = 1
+        if not meanwhile:
+            exchange.session.touch()
+        steps = exchange.settle_steps()
+        self.under_way(steps, Replace)
+        if meanwhile:
+            exchange.session.touch()
+        self.fail(steps)
+        exchange.session["a"] = 0
+        _, [touch] = ended(exchange, (Touch, True))
+        assert touch.slack == timedelta(0)
+
+    def test_nor_what_was_written_during_a_touch(self) -> None:
+        exchange = loaded({"a": 0}, rules=Rules(now=NOW + timedelta(hours=1)))
+        steps = exchange.settle_steps()
+        self.under_way(steps, Touch)
+        exchange.session["a"] = 1
+        with pytest.raises(GeneratorExit):
+            steps.throw(GeneratorExit())
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.data == b'{"a":1}'
 
     def test_taking_a_session_away_takes_no_logout_back(self) -> None:
         exchange = loaded({"user_id": 1})
@@ -813,15 +1013,24 @@ class TestRegenerating:
         with pytest.raises(SessionError, match="response had begun"):
             exchange.session.regenerate()
 
-    def test_of_a_refused_handshake_the_old_id_goes_on(self) -> None:
+    @pytest.mark.parametrize("privilege", [False, True])
+    def test_of_a_refused_handshake_the_old_id_goes_on(self, privilege: bool) -> None:
         """No cookie can go with a refusal, so a new id would be a logout."""
         exchange = loaded({"a": 1})
-        exchange.session.regenerate()
+        exchange.session.regenerate(privilege=privilege)
         exchange.session["a"] = 2
         exchange.responding = True
         _, [replace] = play(exchange.close_steps(), (Replace, replaced))
         assert replace.new_key is None
         assert exchange.session.id == SID
+
+    def test_of_one_that_emptied_it_nothing_is_left(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.regenerate(keep_data=False)
+        exchange.responding = True
+        theirs = record({"a": 1, "planted": 1}, version=2)
+        _, made = play(exchange.close_steps(), (Replace, None), (Load, theirs), (Replace, replaced))
+        assert (made[-1].new_key, made[-1].data) == (None, b"{}")
 
 
 GRACE = timedelta(seconds=5)
@@ -879,6 +1088,44 @@ class TestGrace:
         _, [replace] = ended(exchange, (Replace, replaced))
         assert replace.grace_until is None
 
+    @pytest.mark.parametrize("reloads", [False, True])
+    def test_nor_where_a_save_came_between_the_login_and_the_new_id(self, reloads: bool) -> None:
+        """Which made the old id, that may have been planted, the one of who is logged in."""
+        exchange = loaded({})
+        exchange.session.user_id = 7
+        play(exchange.settle_steps(), (Replace, replaced))
+        if reloads:
+            play(exchange.reload_steps(), (Load, record({"user_id": 7}, version=2)))
+        exchange.session.regenerate()
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+
+    def test_after_one_a_new_id_has_its_grace_again(self) -> None:
+        """Nobody is left who has an id from before; until somebody else logs in."""
+        exchange = loaded({})
+        exchange.session.regenerate(privilege=True)
+        exchange.session.user_id = 7
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session.regenerate()
+        _, [second] = play(exchange.settle_steps(), (Replace, replaced))
+        assert second.grace_until == NOW + GRACE
+
+    def test_but_not_if_somebody_else_logged_in_since(self) -> None:
+        exchange = loaded({})
+        exchange.session.regenerate(privilege=True)
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session.user_id = 8
+        play(exchange.settle_steps(), (Replace, replaced))
+        exchange.session.regenerate()
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+
+    def test_without_a_new_id_who_logs_in_keeps_the_old_one(self) -> None:
+        exchange = loaded({})
+        exchange.session.user_id = 7
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.new_key is None
+
     def test_nor_where_a_save_came_between_the_new_id_and_the_login(self) -> None:
         """The id that was planted would be logged in for the rest of its grace."""
         exchange = loaded({})
@@ -891,6 +1138,42 @@ class TestGrace:
         assert replace.new_key == Sid(cookie_sid(finished)).digest()
         assert replace.new_key != replace.seen.key
         assert replace.grace_until is None
+
+    def with_a_grace(self, data: dict[str, Any]) -> ByHand:
+        """A request that has saved a new id, and whose old one has its grace."""
+        exchange = loaded(data)
+        exchange.session.regenerate()
+        play(exchange.settle_steps(), (Replace, replaced))
+        return exchange
+
+    def test_the_id_of_a_login_after_that_is_the_one_that_the_handler_saw(self) -> None:
+        exchange = self.with_a_grace({})
+        exchange.session.regenerate()
+        exchange.session.user_id = 7
+        sid = exchange.session.id
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.new_key == sid.digest()
+
+    def test_a_logout_after_that_is_one(self) -> None:
+        exchange = self.with_a_grace({"user_id": 7})
+        exchange.session.destroy()
+        ended(exchange, (Delete, True))
+
+    def test_what_begins_after_that_has_the_id_that_the_handler_saw(self) -> None:
+        exchange = self.with_a_grace({"user_id": 7})
+        exchange.session.destroy()
+        play(exchange.settle_steps(), (Delete, True))
+        exchange.session["message"] = "goodbye"
+        sid = exchange.session.id
+        _, [insert] = ended(exchange, (Insert, inserted))
+        assert insert.key == sid.digest()
+
+    def test_a_login_after_the_response_began_has_no_cookie_for_another_id(self) -> None:
+        exchange = self.with_a_grace({})
+        ended(exchange)
+        exchange.session.user_id = 7
+        _, [replace] = play(exchange.close_steps(), (Replace, replaced))
+        assert replace.new_key is None
 
     def test_once_said_privilege_is_not_taken_back(self) -> None:
         exchange = loaded({})
@@ -919,6 +1202,23 @@ class TestGrace:
         finished, [replace] = ended(exchange, (Replace, replaced))
         assert (replace.seen.key, replace.new_key) == (MOVED, None)
         assert finished.cookie is None
+
+    def test_who_empties_it_has_emptied_it(self) -> None:
+        exchange = loaded_in_grace({"a": 0})
+        exchange.session.clear()
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert (replace.seen.key, replace.data) == (MOVED, b"{}")
+
+    def test_what_is_done_after_the_response_began_is_done(self) -> None:
+        exchange = loaded_in_grace({"log": []})
+        log: list[int] = exchange.session["log"]
+        ended(exchange)
+        log.append(1)
+        _, [replace] = play(exchange.close_steps(), (Replace, replaced))
+        assert replace.data == b'{"log":[1]}'
+        exchange.session.destroy()
+        _, [delete] = play(exchange.close_steps(), (Delete, True))
+        assert delete.key == KEY
 
     def test_where_only_the_id_has_changed_there_is_no_conflict(self) -> None:
         exchange = loaded({"a": 0}, on_conflict="error")
@@ -1027,6 +1327,12 @@ class TestDestroying:
         assert codec.decode(insert.data) == {"message": "goodbye"}
         assert insert.key == Sid(cookie_sid(finished)).digest() != KEY
 
+    def test_be_it_the_same_as_before(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session.destroy()
+        exchange.session["a"] = 1
+        ended(exchange, (Delete, True), (Insert, inserted))
+
     def test_a_lifetime_alone_begins_nothing(self) -> None:
         exchange = loaded({"a": 1})
         exchange.session.destroy()
@@ -1037,6 +1343,12 @@ class TestDestroying:
         exchange = loaded({"a": 1})
         exchange.session.destroy()
         exchange.session.regenerate()
+        ended(exchange, (Delete, True))
+
+    @pytest.mark.parametrize("option", ["resave", "save_uninitialized"])
+    def test_no_option_saves_it(self, option: str) -> None:
+        exchange = loaded({"a": 1}, **{option: True})
+        exchange.session.destroy()
         ended(exchange, (Delete, True))
 
     def test_a_failed_delete_is_no_logout(self) -> None:
@@ -1061,6 +1373,23 @@ class TestDestroying:
         play(exchange.close_steps(), (Delete, True))
         assert "it is lost" in caplog.text
 
+    def test_so_does_one_that_nobody_read(self) -> None:
+        exchange = request(SID)
+        ended(exchange)
+        exchange.session.destroy()
+        exchange.session["message"] = "goodbye"
+        play(exchange.close_steps(), (Delete, True))
+
+    def test_what_is_not_there_is_not_ended(self) -> None:
+        gone = loaded({"a": 1})
+        gone.session["a"] = 2
+        ended(gone, (Replace, None), (Load, None))
+        new = request()
+        ended(new)
+        for exchange in (gone, new):
+            exchange.session.destroy()
+            play(exchange.close_steps())
+
     def test_saving_that_says_so_but_has_ended_it(self) -> None:
         exchange = loaded({"user_id": 7})
         ended(exchange)
@@ -1079,13 +1408,16 @@ class TestDestroying:
         finished, _ = play(exchange.finish_steps(unset=True), (Delete, True))
         assert "Max-Age=0" in (finished.cookie or "")
 
-    def test_an_abandoned_request_saves_nothing_later_either(self) -> None:
-        exchange = loaded({"a": [1]})
-        exchange.session["a"].append(2)
-        exchange.abandon()
-        assert ended(exchange) == (Finished(None, vary=True), [])
-        exchange.session["b"] = 1
-        play(exchange.close_steps())
+    def test_an_abandoned_request_saves_nothing_later_either(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for exchange in (loaded({"a": [1]}), request()):
+            exchange.session.setdefault("a", []).append(2)
+            exchange.abandon()
+            assert ended(exchange) == (Finished(None, vary=True), [])
+            exchange.session["b"] = 1
+            play(exchange.close_steps())
+        assert not caplog.records
 
 
 class TestCookiesThatCanNotBeSet:
@@ -1096,16 +1428,33 @@ class TestCookiesThatCanNotBeSet:
         assert ended(exchange) == (Finished(None, vary=True), [])
         assert "proxy=True" in caplog.text
 
-    def test_over_https_it_does(self) -> None:
-        exchange = request(cookie={"secure": True}, https=True)
+    @pytest.mark.parametrize("secure", [True, "auto"])
+    def test_over_https_it_does(self, secure: Any) -> None:
+        exchange = request(cookie={"secure": secure}, https=True)
         exchange.session["a"] = 1
-        assert ended(exchange, (Insert, inserted))[0].cookie is not None
+        play(exchange.settle_steps(), (Insert, inserted))
+        assert "Secure" in (ended(exchange)[0].cookie or "")
+
+    def test_what_was_set_over_https_is_cleared_over_https(self) -> None:
+        exchange = loaded({"a": 1}, cookie={"secure": "auto"}, https=True)
+        exchange.session.destroy()
+        assert "Secure" in (ended(exchange, (Delete, True))[0].cookie or "")
 
     def test_a_logout_is_one_all_the_same(self) -> None:
         exchange = loaded({"a": 1}, cookie={"secure": True})
         exchange.session.destroy()
         exchange.session["message"] = "goodbye"
         assert ended(exchange, (Delete, True))[0].cookie is None
+
+    def test_after_that_nothing_is_lost_that_was_not_lost_before(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        exchange = request(cookie={"secure": True})
+        exchange.session.setdefault("log", []).append(1)
+        ended(exchange)
+        play(exchange.close_steps())
+        [entry] = caplog.records
+        assert "proxy=True" in entry.message
 
     def test_it_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
         lifecycle = middleware(cookie={"secure": True})
@@ -1124,6 +1473,14 @@ class TestCollisions:
         finished, made = ended(exchange, (Insert, None), (Insert, None), (Insert, inserted))
         assert len({insert.key for insert in made}) == 3
         assert cookie_sid(finished) == "c" * 43
+
+    def test_nor_is_one_that_the_handler_has_seen(self) -> None:
+        exchange = request()
+        seen = exchange.session.id
+        exchange.session["a"] = 1
+        finished, made = ended(exchange, (Insert, None), (Insert, inserted))
+        assert made[0].key == seen.digest()
+        assert cookie_sid(finished) == exchange.session.id.value != seen.value
 
     def test_a_genid_that_gives_taken_ids_is_told_so(self) -> None:
         exchange = request(genid=lambda: "a" * 43)
@@ -1147,6 +1504,16 @@ class TestAfterTheResponseBegan:
         log.append(1)
         _, [replace] = play(exchange.close_steps(), (Replace, replaced))
         assert replace.data == b'{"log":[1]}'
+
+    def test_there_is_nothing_to_look_for_where_the_handler_has_nothing(self) -> None:
+        idle, reading, holding = (loaded({"log": []}) for _ in range(3))
+        assert holding.session["log"] == []
+        for exchange in (idle, reading, holding):
+            ended(exchange)
+        assert reading.session.get("other") is None
+        assert not idle.may_be_unsettled
+        assert reading.may_be_unsettled
+        assert holding.may_be_unsettled
 
     def test_a_session_that_was_only_read_is_not_touched_twice(self) -> None:
         rules = Rules(now=NOW + timedelta(hours=1), touch_after=timedelta(0))
@@ -1223,6 +1590,17 @@ class TestTheSessionItself:
     def test_there_is_nothing_to_reload_before_it_is_stored(self) -> None:
         with pytest.raises(SessionError, match="not stored yet"):
             play(request().reload_steps())
+        exchange = request(SID)
+        play(exchange.load_steps(), (Load, None))
+        with pytest.raises(SessionError, match="not stored yet"):
+            play(exchange.reload_steps())
+
+    def test_what_a_reload_dropped_is_not_saved_even_if_it_failed(self) -> None:
+        exchange = loaded({"a": 1})
+        exchange.session["a"] = 2
+        with pytest.raises(StoreUnavailable):
+            play(exchange.reload_steps(), (Load, StoreUnavailable("down")))
+        ended(exchange)
 
     def test_a_bad_lifetime_is_refused_where_it_is_set(self) -> None:
         session: Session = request().session
@@ -1257,10 +1635,9 @@ def test_a_response_shows_no_session_id_in_its_repr() -> None:
 
 def test_what_is_written_is_what_there_was_when_it_was_saved() -> None:
     """A handler may go on while its save waits for its turn: columns are of the same moment."""
-    exchange = request()
-    exchange.session["user_id"] = "ann"
-    steps = exchange.settle_steps()
-    insert = next(steps)
-    assert isinstance(insert, Insert)
-    exchange.session["user_id"] = "bob"
-    assert dict(insert.values) == {"user_id": "ann"}
+    for exchange in (request(), loaded({})):
+        exchange.session["user_id"] = "ann"
+        write = next(exchange.settle_steps())
+        assert isinstance(write, Insert | Replace)
+        exchange.session["user_id"] = "bob"
+        assert dict(write.values) == {"user_id": "ann"}

@@ -82,7 +82,7 @@ class Case:
 
     def made(self) -> ByHand:
         """The request at its end."""
-        now = NOW + timedelta(hours=1) if self.touch == "due" else NOW
+        now = NOW + (timedelta(hours=1) if self.touch == "due" else timedelta(seconds=1))
         exchange = request(
             None if self.row is Row.UNBORN else SID,
             opted_out=self.opted_out,
