@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -187,8 +186,10 @@ class RequestSession(ABC, Generic[S]):
         The two know each other. Were they left like that, only the garbage collector could free
         them and all that hangs on them, at every request.
         """
-        with suppress(ReferenceError):  # once more, and nobody has it any more
+        try:  # noqa: SIM105  at every request
             self.session = self.session._unowned()
+        except ReferenceError:
+            pass  # once more, and nobody has it any more
 
     must_await: bool
     """Whether the methods here that do I/O have to be awaited."""

@@ -27,8 +27,8 @@ SECRET: Final = "a long and random secret"
 THIS_FILE: Final = str(Path(__file__))
 
 CALLS: Final = {
-    ("asgi", "read"): 56,
-    ("asgi", "write"): 103,
+    ("asgi", "read"): 57,
+    ("asgi", "write"): 104,
     ("wsgi", "read"): 59,
     ("wsgi", "write"): 104,
 }
