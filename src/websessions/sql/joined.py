@@ -156,6 +156,7 @@ class _Watch:
 
 def _savepoints(connection: Connection) -> set[str]:
     """The names of the savepoints that a rollback could go back to."""
+    # The events say names, and SQLAlchemy 2.0 and 2.1 have these under no public attribute.
     names = set()
     nested: Any = connection.get_nested_transaction()
     while nested is not None:
