@@ -1237,10 +1237,13 @@ class TestGrace:
         assert exchange.session.id == SID
 
     def test_one_that_begins_in_the_grace_has_been_given_its_new_id_already(self) -> None:
-        exchange = loaded_in_grace({"a": 0})
-        exchange.session.regenerate()
-        assert ended(exchange) == (Finished(None, vary=True), [])
-        assert exchange.session.id == SID
+        for writes in (False, True):
+            exchange = loaded_in_grace({"a": 0})
+            exchange.session.regenerate()
+            exchange.session["a"] = int(writes)
+            _, made = ended(exchange, *[(Replace, replaced)] * writes)
+            assert not any(replace.new_key for replace in made)
+            assert exchange.session.id == SID
 
     @pytest.mark.parametrize("early", [True, False])
     def test_a_login_moves_on_and_leaves_no_old_id(self, early: bool) -> None:
