@@ -951,6 +951,16 @@ class TestAskedMeanwhile:
         _, [replace] = ended(exchange, (Replace, replaced))
         assert replace.data == b'{"a":1}'
 
+    def test_nor_that_the_old_id_was_to_die_at_once(self) -> None:
+        exchange = loaded({"user_id": 7})
+        exchange.session.regenerate(privilege=True)
+        steps = exchange.settle_steps()
+        self.under_way(steps, Replace)
+        exchange.session.regenerate()
+        self.fail(steps)
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+
     def test_taking_a_session_away_takes_no_logout_back(self) -> None:
         exchange = loaded({"user_id": 1})
         exchange.session.destroy()
