@@ -60,10 +60,10 @@ def main(wanted: list[str]) -> None:
             if survived[-1] not in explained:
                 as_explained = False
                 _say(f"{mutant}\n")
-        for mutant in sorted(explained - set(survived)):
-            if re.match(rf"@@ {name}\b", mutant):
+        for gone in sorted(explained - set(survived)):
+            if re.match(rf"@@ {name}\b", gone):
                 as_explained = False
-                _say(f"explained, but killed or gone:\n{mutant}\n")
+                _say(f"explained, but killed or gone:\n{gone}\n")
         _say(f"{name}: {killed} killed; {time.monotonic() - began:.0f} s\n")
         left = len(survived)
         rows.append(f"| `{name}.py` | {killed + left} | {killed} | {left} |")
