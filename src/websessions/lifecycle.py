@@ -492,8 +492,7 @@ class RequestSession(ABC, Generic[S]):
             yield from self._carry_out()
         except BaseException:
             # What was asked for meanwhile counts; else what was asked for still stands.
-            if session._intent is Intent.KEEP:
-                session._intent = asked[0]
+            session._intend(asked[0])
             session._touched |= asked[1]
             session._emptied |= asked[2]
             session._written |= asked[3]

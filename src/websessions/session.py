@@ -303,9 +303,7 @@ class Session(MutableMapping[str, Any]):
         """
         self._look()
         self._refuse_after_response("regenerate()")
-        wanted = Intent.PRIVILEGE if privilege or not keep_data else Intent.REGENERATE
-        if self._intent is Intent.KEEP or (self._intent, wanted) == _RAISED:
-            self._intent = wanted
+        self._intend(Intent.PRIVILEGE if privilege or not keep_data else Intent.REGENERATE)
         self._sid = self._exchange.new_sid()
         if not keep_data:
             self._written = True
@@ -501,6 +499,11 @@ class Session(MutableMapping[str, Any]):
             raise SessionError(
                 f"{what} came after the response had begun: its cookie can not be changed any more"
             )
+
+    def _intend(self, wanted: Intent) -> None:
+        """What is wanted besides what was already: a change of privilege is not taken back."""
+        if self._intent is Intent.KEEP or (self._intent, wanted) == _RAISED:
+            self._intent = wanted
 
     def _settle(self) -> None:
         """What was asked for is being carried out, or there was nothing."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tests.mutants.making import Mutant, mutants
-from tests.mutants.trying import Rounds, fails, prepare, tried
+from tests.mutants.trying import Rounds, measured, prepare, tried
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs" / "mutation-testing.md"
@@ -30,67 +29,60 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
 }
 """The modules, and the tests in tests/rules that are about them."""
 
-OTHERS: Final = (
-    *("merge", "resolvers", "lifecycle", "settled", "outcome", "expiry"),
-    *("cookie", "errors", "headers", "settings", "sid", "swap", "update"),
-)
-"""What is run where those see nothing: what else needs no server and takes no time."""
+_IN_ORDER: Final = "tests/schedules/test_stores.py::test_in_memory"
+
+ALL: Final = [
+    *(f"tests/rules/test_{name}.py" for name in ("merge", "resolvers", "lifecycle", "settled")),
+    *(f"tests/rules/test_{name}.py" for name in ("outcome", "expiry", "swap", "update")),
+    *(f"tests/rules/test_{name}.py" for name in ("cookie", "errors", "headers", "settings", "sid")),
+    *(_IN_ORDER, f"{_IN_ORDER}_under_asyncio"),
+]
+"""What is run where those see nothing: all that needs no server and takes little time."""
 
 
 def main(wanted: list[str]) -> None:
     if unknown := set(wanted) - set(MODULES):
-        raise SystemExit(
-            f"no module is called {', '.join(unknown)}; there are {', '.join(MODULES)}"
-        )
+        raise SystemExit(f"there is no {', '.join(unknown)}, but {', '.join(MODULES)}")
     prepare()
-    if fails([_tests(OTHERS)]):
-        raise SystemExit("the tests have to pass before they can fail")
+    seconds = measured([ALL])
     explained = _explained()
-    unexplained = False
-    lines = ["", "| module | mutants | killed | explained |", "| --- | --- | --- | --- |"]
+    as_explained = True
+    rows = ["| module | mutants | killed | explained |", "| --- | --- | --- | --- |"]
     for name in wanted or MODULES:
         began = time.monotonic()
-        survived: Counter[str] = Counter()
+        survived: list[str] = []
         killed = 0
-        for mutant, failed in tried((mutant, _rounds(name)) for mutant in _mutants(name)):
+        for mutant, failed in tried(_mutants(name), seconds):
             if failed:
                 killed += 1
                 continue
-            survived[str(mutant)] += 1
-            if str(mutant) not in explained:
-                unexplained = True
+            survived.append(str(mutant))
+            if survived[-1] not in explained:
+                as_explained = False
                 _say(f"{mutant}\n")
-        for text in explained - survived.keys():
-            if text.startswith((f"@@ {name} ", f"@@ {name}\n")):
-                unexplained = True
-                _say(f"explained, but killed or gone:\n{text}\n")
-        left = survived.total()
-        lines.append(f"| `{name}.py` | {killed + left} | {killed} | {left} |")
-        _say(f"{name}: {left} of {killed + left} survive; {time.monotonic() - began:.0f} s\n")
-    _say("\n".join(lines))
-    if unexplained:
-        raise SystemExit(f"\nnot as {PAGE.relative_to(ROOT)} says")
+        for gone in sorted(explained - set(survived)):
+            if re.match(rf"@@ {name}\b", gone):
+                as_explained = False
+                _say(f"explained, but killed or gone:\n{gone}\n")
+        _say(f"{name}: {killed} killed; {time.monotonic() - began:.0f} s\n")
+        left = len(survived)
+        rows.append(f"| `{name}.py` | {killed + left} | {killed} | {left} |")
+    _say("\n".join(rows))
+    if not as_explained:
+        raise SystemExit(f"not all is as {PAGE.relative_to(ROOT)} explains it")
 
 
-def _mutants(name: str) -> Iterator[Mutant]:
-    return mutants(f"websessions.{name}", ROOT / "src" / "websessions" / f"{name}.py")
-
-
-def _tests(rules: Sequence[str], *others: str) -> list[str]:
-    return [*(f"tests/rules/test_{name}.py" for name in rules), *others]
-
-
-def _rounds(name: str) -> Rounds:
-    in_order = "tests/schedules/test_stores.py::test_in_memory"
-    return [_tests(MODULES[name]), _tests(OTHERS, in_order, f"{in_order}_under_asyncio")]
+def _mutants(name: str) -> Iterator[tuple[Mutant, Rounds]]:
+    """The module's mutants, each with its tests."""
+    rounds = [[f"tests/rules/test_{test}.py" for test in MODULES[name]], ALL]
+    for mutant in mutants(f"websessions.{name}", ROOT / "src" / "websessions" / f"{name}.py"):
+        yield mutant, rounds
 
 
 def _explained() -> set[str]:
-    """The survivors in the page's diffs."""
-    text = PAGE.read_text("utf-8")
-    blocks = re.findall(r"^```diff\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    diffs = re.findall(r"^@@ .*(?:\n[-+ ] .*)+", "\n".join(blocks), re.MULTILINE)
-    return set(diffs)
+    """The mutants in the page's diffs, each as it is printed."""
+    diffs = re.finditer(r"^@@ .*(?:\n[-+ ] .*)+", PAGE.read_text("utf-8"), re.MULTILINE)
+    return {diff[0] for diff in diffs}
 
 
 def _say(words: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import resource
 import signal
@@ -24,15 +25,18 @@ import pytest
 
 from tests.mutants.making import Mutant
 
-__all__ = ["AT_ONCE", "Rounds", "fails", "tried"]
+__all__ = ["AT_ONCE", "Rounds", "measured", "prepare", "tried"]
 
 Rounds: TypeAlias = Sequence[Sequence[str]]
 """Tests in the order in which they are run, the quickest to fail first."""
 
 AT_ONCE: Final = os.cpu_count() or 1
 
-LONGEST: Final = 120
-"""Seconds after which a run is ended: its mutant comes to no end."""
+LONGEST: Final = 600
+"""Seconds after which a run is ended that does nothing."""
+
+SLOWER: Final = 3
+"""Times the processor time of the tests after which a run is ended: its mutant comes to no end."""
 
 MEMORY: Final = 4 << 30
 """Bytes that a run may take."""
@@ -59,16 +63,23 @@ def prepare() -> None:
     assert "websessions" not in sys.modules, "a mutant would come too late"
 
 
-def fails(rounds: Rounds) -> bool:
-    """Whether a test fails although nothing is changed; what pytest says is shown."""
-    return _ended([_begun(rounds)])[1]
+def measured(rounds: Rounds) -> int:
+    """Seconds of processor time that the tests take where nothing is changed.
+
+    Raises:
+        RuntimeError: one fails; what pytest says of it is shown.
+    """
+    began = _processor_time()
+    if _ended([_begun(rounds)])[1]:
+        raise RuntimeError("the tests fail already without a mutant")
+    return math.ceil(_processor_time() - began)
 
 
-def tried(mutants: Iterable[tuple[Mutant, Rounds]]) -> Iterator[tuple[Mutant, bool]]:
+def tried(mutants: Iterable[tuple[Mutant, Rounds]], seconds: int) -> Iterator[tuple[Mutant, bool]]:
     """Each mutant, in the order in which they are done, and whether a test failed."""
     running: dict[int, Mutant] = {}
     for mutant, rounds in mutants:
-        running[_begun(rounds, mutant)] = mutant
+        running[_begun(rounds, mutant, SLOWER * seconds)] = mutant
         if len(running) == AT_ONCE:
             pid, failed = _ended(running)
             yield running.pop(pid), failed
@@ -77,7 +88,7 @@ def tried(mutants: Iterable[tuple[Mutant, Rounds]]) -> Iterator[tuple[Mutant, bo
         yield running.pop(pid), failed
 
 
-def _begun(rounds: Rounds, mutant: Mutant | None = None) -> int:
+def _begun(rounds: Rounds, mutant: Mutant | None = None, seconds: int = LONGEST) -> int:
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -85,6 +96,7 @@ def _begun(rounds: Rounds, mutant: Mutant | None = None) -> int:
     status = 1
     try:
         signal.alarm(LONGEST)
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         if mutant is not None:
             sys.meta_path.insert(0, _Finder(mutant))
@@ -102,6 +114,12 @@ def _ended(running: Iterable[int]) -> tuple[int, bool]:
         pid, status = os.wait()
         if pid in running:
             return pid, status != 0
+
+
+def _processor_time() -> float:
+    """Of the runs that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _status(rounds: Rounds) -> int:

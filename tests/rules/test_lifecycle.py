@@ -960,6 +960,16 @@ class TestAskedMeanwhile:
         _, [replace] = ended(exchange, (Replace, replaced))
         assert replace.data == b'{"a":1}'
 
+    def test_nor_that_the_old_id_was_to_die_at_once(self) -> None:
+        exchange = loaded({"user_id": 7})
+        exchange.session.regenerate(privilege=True)
+        steps = exchange.settle_steps()
+        self.under_way(steps, Replace)
+        exchange.session.regenerate()
+        self.fail(steps)
+        _, [replace] = ended(exchange, (Replace, replaced))
+        assert replace.grace_until is None
+
     def test_taking_a_session_away_takes_no_logout_back(self) -> None:
         exchange = loaded({"user_id": 1})
         exchange.session.destroy()
@@ -1246,10 +1256,13 @@ class TestGrace:
         assert exchange.session.id == SID
 
     def test_one_that_begins_in_the_grace_has_been_given_its_new_id_already(self) -> None:
-        exchange = loaded_in_grace({"a": 0})
-        exchange.session.regenerate()
-        assert ended(exchange) == (Finished(None, vary=True), [])
-        assert exchange.session.id == SID
+        for writes in (False, True):
+            exchange = loaded_in_grace({"a": 0})
+            exchange.session.regenerate()
+            exchange.session["a"] = int(writes)
+            _, made = ended(exchange, *[(Replace, replaced)] * writes)
+            assert not any(replace.new_key for replace in made)
+            assert exchange.session.id == SID
 
     @pytest.mark.parametrize("early", [True, False])
     def test_a_login_moves_on_and_leaves_no_old_id(self, early: bool) -> None:
