@@ -135,6 +135,9 @@ node_packages() {
     say "making $1"
     rm -rf "$1"
     mkdir -p "$1"
+    # What has to be compiled takes the headers that came with Node, where they are.
+    node_root=$(dirname -- "$(dirname -- "$(readlink -f "$(command -v node)")")")
+    [ ! -e "$node_root/include/node/node.h" ] || export npm_config_nodedir="$node_root"
     # shellcheck disable=SC2046 # names and versions are words
     npm install --prefix "$1" --no-audit --no-fund --no-package-lock --loglevel=error \
         $(sed -n '/"dependencies"/,/}/s/^ *"\(.*\)": "\(.*\)",*$/\1@\2/p' "$2") >&2 </dev/null || return 1

@@ -51,8 +51,10 @@ class Maker:
 
 @cache
 def _url(driver: str, services: Services) -> str:
-    """One database a driver: its tables are made once."""
-    return services.url(driver)
+    """One database a driver, which nobody else has: its tables are made once, and their names are
+    the packages' own.
+    """
+    return services.url(driver, fresh=True)
 
 
 SEQUELIZE, SIMPLE, EMS = "connect_session_sequelize", "connect_pg_simple", "express_mysql_session"
