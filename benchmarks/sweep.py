@@ -195,6 +195,7 @@ async def measure(
             sweep.add_done_callback(lambda _: ended.append(time.perf_counter()))
             await record(DURING, lambda: not sweep.done())
             swept = await sweep
+            await asyncio.sleep(0)  # the callback is called in the turn after
         if swept != rows:
             raise RuntimeError(f"{name} swept {swept} rows of {rows}")
         took = ended[0] - began
