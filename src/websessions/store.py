@@ -61,7 +61,7 @@ __all__ = [
     "value",
 ]
 
-SWEEP_BATCH: Final = 500
+SWEEP_BATCH: Final = 100
 """Records that are swept at a time: few enough that nobody waits long for them."""
 
 T = TypeVar("T")
