@@ -18,7 +18,6 @@ from .store import Load, Steps, ask
 
 if TYPE_CHECKING:
     from .lifecycle import RequestSession
-    from .lock import Held
     from .session import Session
 
 __all__ = [
@@ -67,14 +66,14 @@ class Checkpoint:
 
     def __init__(self, request: RequestSession[Any]) -> None:
         self.facts = {name: getattr(request, name) for name in _FACTS}
-        self.held: Held | None = None if request._held is None else replace(request._held)
+        self.holder = None if request._held is None else request._held.holder
 
     def restore(self, request: RequestSession[Any], session: Session) -> None:
         """Know no more than then, and have the session show what was stored."""
         for name, fact in self.facts.items():
             setattr(request, name, fact)
-        if request._held is not None and self.held is not None:
-            request._held.holder = self.held.holder
+        if request._held is not None and self.holder is not None:
+            request._held.holder = self.holder
         session._settle()
         row, record = request._row, request._record
         if record is not None:

@@ -43,7 +43,7 @@ class _Grace:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Lease:
     """Who holds the lock of a record, and until when."""
 
     holder: str
@@ -56,7 +56,7 @@ class _Records:
     def __init__(self) -> None:
         self._records: dict[Key, Record] = {}
         self._graces: dict[Key, _Grace] = {}
-        self._locks: dict[Key, _Held] = {}
+        self._locks: dict[Key, _Lease] = {}
         self._lock = threading.Lock()
 
     def perform(self, calls: Sequence[Call[Any]], now: datetime) -> list[Any]:
@@ -140,7 +140,7 @@ class _Records:
                     return False
                 if self._live(key, now) is None:
                     return False
-                self._locks[key] = _Held(holder, until)
+                self._locks[key] = _Lease(holder, until)
                 return True
             case Unlock(key, holder):
                 held = self._locks.get(key)

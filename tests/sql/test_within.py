@@ -675,6 +675,38 @@ async def test_a_commit_that_fails_is_noticed(open_shop: OpenShop, way: str, aga
     assert await browser.read() == {"cart": ["tea", "cup"], **told}
 
 
+@pytest.mark.parametrize("way", ["psycopg-wsgi", "asyncpg-asgi"])
+async def test_a_transaction_with_an_old_snapshot_is_refused_and_tried_again(
+    open_shop: OpenShop, way: str
+) -> None:
+    """PostgreSQL's REPEATABLE READ. What was changed for the first try is not saved with it."""
+    shop = await open_shop(way)
+    await dispose(shop.engine)
+    make = create_async_engine if isinstance(shop.engine, AsyncEngine) else create_engine
+    shop.engine = make(shop.engine.url, isolation_level="REPEATABLE READ")
+    browser = await with_cart(shop)
+    other_tab = browser.twin()
+
+    async def order(session: Session) -> None:
+        session.get("cart")
+        with pytest.raises(StoreError):
+            await pay(session, disturbed=True)
+        assert dict(session) == {"cart": ["tea", "cup"]}
+        await session.reload()
+        await pay(session)
+
+    async def pay(session: Session, *, disturbed: bool = False) -> None:
+        async with shop.transaction() as connection:
+            if disturbed:
+                await tab(other_tab, theirs=True)
+            session["cart"] = []
+            await session.save(within=connection)
+
+    await browser.visit(order)
+    assert await shop.orders_made() == 1
+    assert await browser.read() == {"cart": [], "theirs": True}
+
+
 @one_a_database
 async def test_a_transaction_that_is_of_no_use_loses_nothing(open_shop: OpenShop, way: str) -> None:
     shop = await open_shop(way)

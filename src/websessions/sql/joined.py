@@ -19,6 +19,7 @@ from sqlalchemy.engine import CursorResult, Dialect, RootTransaction
 
 from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError
+from ..sid import KeyRule
 from ..store import Call, Clock
 from .dialects import store_error
 from .operations import OPERATIONS, ExtendDefaultFields, Table
@@ -192,7 +193,36 @@ class _Cursor:
         self._result.close()
 
 
-class JoinedStore(SessionStore):
+class _Joined:
+    """What both kinds of store in a transaction of the app's have."""
+
+    connection: Any
+    undone: Callable[[], None] | None = None
+    _joins: Joins
+    _key_rule: KeyRule
+    _transaction: RootTransaction | None = None
+
+    def _join(self, joins: Joins, connection: object) -> None:
+        self._joins = joins
+        self._key_rule = joins.layout.key_rule
+        self.connection = connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction that something was performed in goes on."""
+        return self._transaction is not None and self._transaction.is_active
+
+    def _perform(
+        self,
+        given: Connection | orm.Session | orm.scoped_session[Any],
+        calls: Sequence[Call[Any]],
+    ) -> list[Any]:
+        connection = _connection_of(given, self._joins)
+        answers, self._transaction = self._joins.perform(connection, calls, self.undone)
+        return answers
+
+
+class JoinedStore(_Joined, SessionStore):
     """A store whose calls belong to a transaction of the app's: `SQLSessionStore.within`."""
 
     def __init__(
@@ -202,24 +232,13 @@ class JoinedStore(SessionStore):
         options: StoreOptions,
     ) -> None:
         super().__init__(**options)
-        self._key_rule = joins.layout.key_rule
-        self.connection = connection
-        self.undone: Callable[[], None] | None = None
-        self._joins = joins
-        self._transaction: RootTransaction | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the transaction that something was performed in goes on."""
-        return self._transaction is not None and self._transaction.is_active
+        self._join(joins, connection)
 
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
-        connection = _connection_of(self.connection, self._joins)
-        answers, self._transaction = self._joins.perform(connection, calls, self.undone)
-        return answers
+        return self._perform(self.connection, calls)
 
 
-class AsyncJoinedStore(AsyncSessionStore):
+class AsyncJoinedStore(_Joined, AsyncSessionStore):
     """The same for asyncio: `AsyncSQLSessionStore.within`."""
 
     def __init__(
@@ -229,29 +248,15 @@ class AsyncJoinedStore(AsyncSessionStore):
         options: StoreOptions,
     ) -> None:
         super().__init__(**options)
-        self._key_rule = joins.layout.key_rule
-        self.connection = connection
-        self.undone: Callable[[], None] | None = None
-        self._joins = joins
-        self._transaction: RootTransaction | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the transaction that something was performed in goes on."""
-        return self._transaction is not None and self._transaction.is_active
+        self._join(joins, connection)
 
     async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
         from sqlalchemy.ext.asyncio import async_scoped_session
 
-        asked: Any = self.connection
-        if isinstance(asked, async_scoped_session):
-            asked = asked()
-        answers: list[Any] = await asked.run_sync(self._perform, calls)
-        return answers
-
-    def _perform(self, sync_one: Connection | orm.Session, calls: Sequence[Call[Any]]) -> list[Any]:
-        connection = _connection_of(sync_one, self._joins)
-        answers, self._transaction = self._joins.perform(connection, calls, self.undone)
+        given = self.connection
+        if isinstance(given, async_scoped_session):
+            given = given()
+        answers: list[Any] = await given.run_sync(self._perform, calls)
         return answers
 
 
