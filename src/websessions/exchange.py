@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from .errors import SessionNotLoaded
 from .joined import join_steps, joined_store
 from .lifecycle import Finished, RequestSession
+from .lock import lock_steps, unlock_steps
 from .run import run, run_async
 from .session import Completed, Session
 from .store import AsyncPerforms, Performs, Steps
@@ -46,11 +47,11 @@ class SyncExchange(RequestSession[Performs]):
         return _DONE
 
     def lock(self, timeout: timedelta, lease: timedelta) -> Awaitable[None]:
-        run(self.lock_steps(timeout, lease), self._store)
+        run(lock_steps(self, timeout, lease), self._store)
         return _DONE
 
     def unlock(self, *, failed: bool) -> Awaitable[None]:
-        run(self.unlock_steps(failed=failed), self._store)
+        run(unlock_steps(self, failed=failed), self._store)
         return _DONE
 
     def finish(self, *, unset: bool = False) -> Finished:
@@ -116,7 +117,7 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
     # would leave its lock behind: taking it and releasing it are tasks of their own.
 
     async def lock(self, timeout: timedelta, lease: timedelta) -> None:  # noqa: ASYNC109  to wait
-        taking = asyncio.ensure_future(self._run(self.lock_steps(timeout, lease)))
+        taking = asyncio.ensure_future(self._run(lock_steps(self, timeout, lease)))
         try:
             await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -124,7 +125,7 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
             raise
 
     def unlock(self, *, failed: bool) -> Awaitable[None]:
-        return asyncio.shield(self._run(self.unlock_steps(failed=failed)))
+        return asyncio.shield(self._run(unlock_steps(self, failed=failed)))
 
     async def finish(self, *, unset: bool = False) -> Finished:
         """Settle the session before the response begins; what the response has to carry."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Joined",
     "Transaction",
+    "after_transaction_steps",
     "end_steps",
     "join_steps",
     "joined_store",
@@ -185,6 +186,22 @@ def end_steps(request: RequestSession[Any], connection: object = None) -> Steps[
             "the transaction that the session was saved within before was not committed; the"
             " session is as it was before that: begin once more, with reload()"
         )
+
+
+def after_transaction_steps(request: RequestSession[Any], what: str) -> Steps[None]:
+    """Make sure that the save is stored, before something that needs to know.
+
+    Raises:
+        SessionError: the transaction goes on.
+    """
+    if request.joined is None:
+        return
+    if request.joined.transaction.is_open:
+        raise SessionError(
+            f"the session was saved within a transaction that goes on; {what} comes after its"
+            " end, or before that save"
+        )
+    yield from end_steps(request)
 
 
 def refuse_open_end(request: RequestSession[Any]) -> None:

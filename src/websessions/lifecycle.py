@@ -16,11 +16,10 @@ from typing import Any, Final, Generic, TypeVar
 from .codec import encode_within
 from .cookie import SessionCookies
 from .cookie_form import OWN_FORM, CookieForm, Moment, form_of
-from .errors import ConfigurationError, Conflict, CorruptRecord, SessionError, StoreError
+from .errors import ConfigurationError, CorruptRecord, SessionError, StoreError
 from .expiry import expires_at, touch_is_due
-from .joined import Joined, end_steps, refuse_open_end
-from .lock import Held, a_holder, release_steps, take_steps
-from .merge import merge, overwrite
+from .joined import Joined, after_transaction_steps, end_steps, refuse_open_end
+from .lock import Held, releasing_steps
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
 from .session import Session, decode_document, is_unchanged
 from .settings import COOKIE_KEY, USER_KEY, SessionSettings
@@ -29,17 +28,15 @@ from .signing import FORMATS
 from .store import (
     Delete,
     Fetch,
-    Insert,
     Load,
     Record,
-    Replace,
     Steps,
     StoreRules,
     Touch,
     ask,
     value,
 )
-from .swap import swap_steps
+from .writing import insert_steps, replace_steps
 
 __all__ = ["Finished", "Lifecycle", "RequestSession"]
 
@@ -109,6 +106,7 @@ class Lifecycle(Generic[S]):
 class RequestSession(ABC, Generic[S]):
     """One request's session on its way from the cookie to the response."""
 
+    session: Session
     responding = False
     _record: Record | None = None
     _cookie = CookieAction.NONE
@@ -242,20 +240,10 @@ class RequestSession(ABC, Generic[S]):
                 self.session._intent = Intent.REGENERATE
                 self.session._sid = self.new_sid()
 
-    def _after_transaction(self, what: str) -> Steps[None]:
-        if self.joined is None:
-            return
-        if self.joined.transaction.is_open:
-            raise SessionError(
-                f"the session was saved within a transaction that goes on; {what} comes after its"
-                " end, or before that save"
-            )
-        yield from end_steps(self)
-
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
         session = self.session
-        yield from self._after_transaction("reload()")
+        yield from after_transaction_steps(self, "reload()")
         if self._row is Row.UNBORN or self._presented is None:
             raise SessionError("there is nothing to reload: the session is not stored yet")
         if session._intent is not Intent.ABANDON:
@@ -303,7 +291,7 @@ class RequestSession(ABC, Generic[S]):
         session, settings = self.session, self._rules.settings
         if self._held is not None and not self._held.leaving:
             # No response waits under a lock, and none leaves while others wait for it.
-            return (yield from self._releasing(self.finish_steps(unset=unset)))
+            return (yield from releasing_steps(self, self.finish_steps(unset=unset)))
         if self._failed:
             # The app answers the error that saving raised; saving once more would raise it again.
             self.responding = True
@@ -342,7 +330,7 @@ class RequestSession(ABC, Generic[S]):
         """
         session = self.session
         if self._held is not None and not self._held.leaving:
-            yield from self._releasing(self.close_steps())
+            yield from releasing_steps(self, self.close_steps())
             return
         if self.joined is not None:
             yield from end_steps(self)
@@ -364,121 +352,6 @@ class RequestSession(ABC, Generic[S]):
                 "a new session was written to after its response had begun; it is lost, since its"
                 " cookie could not be set any more"
             )
-
-    def lock_steps(self, timeout: timedelta, lease: timedelta) -> Steps[None]:
-        """Take the session's lock, and show the session as it is then, with what this request has
-        changed and not saved.
-
-        A session that is not stored needs no lock: nobody else knows it. Nor does one that has
-        ended: what is written to it is dropped, locked or not.
-        """
-        session, store = self.session, self._store
-        if self._held is not None:
-            raise SessionError(
-                "this request is in a block of session.lock() already; the lock is the request's,"
-                " so neither a block inside of it nor another task can have it as well"
-            )
-        # A store that is not made of ours may not know that stores can.
-        if not getattr(store, "locks", False):
-            raise ConfigurationError(
-                f"{type(store).__name__} can not lock sessions: the table of a SQL store needs the"
-                " nullable columns locked_by, a String(32), and locked_until, a DateTime; a store"
-                " of your own has to answer Lock and Unlock, and say so by locks = True"
-            )
-        yield from self._after_transaction("lock()")
-        held = self._held = Held()
-        try:
-            yield from self.load_steps()
-            if self._record is not None and session._intent is not Intent.DESTROY:
-                assert self._presented is not None
-                at, key, holder = self._record.key, store.key(self._presented), a_holder()
-                theirs = yield from take_steps(
-                    at, key, holder, store.clock, timeout=timeout, lease=lease
-                )
-                if theirs is None:
-                    self._has_ended()
-                else:
-                    held.holder = holder
-                    self._see(theirs)
-            held.since, held.emptied = self._record, session._emptied
-            held.document = self._encoded()
-        except BaseException:
-            if held.holder is not None:
-                yield from self._release_steps()
-            self._held = None
-            raise
-
-    def unlock_steps(self, *, failed: bool) -> Steps[None]:
-        """Save, and release the lock; after a failure release it, and take back what was not saved.
-
-        Args:
-            failed: the block that was under the lock raised.
-        """
-        held = self._held
-        assert held is not None
-        if self.joined is not None and self.joined.transaction.is_open:
-            if failed:
-                return  # the lock is released when the response begins
-            raise SessionError(
-                "a block of session.lock() ends inside of a transaction that the session was saved"
-                " within, which keeps its row: the block belongs around the transaction"
-            )
-        try:
-            if failed:
-                self._take_back(held)
-                yield from self._release_steps()
-            else:
-                yield from self._releasing(self.settle_steps())
-        finally:
-            self._held = None
-
-    def _releasing(self, steps: Steps[R]) -> Steps[R]:
-        """These steps, and then the lock is released, whatever became of them."""
-        assert self._held is not None
-        self._held.leaving = True
-        try:
-            result = yield from steps
-        except GeneratorExit:
-            raise  # nobody performs anything any more
-        except BaseException:
-            yield from self._release_steps()
-            raise
-        yield from self._release_steps()
-        return result
-
-    def _release_steps(self) -> Steps[None]:
-        held, record = self._held, self._record
-        assert held is not None
-        holder, held.holder = held.holder, None
-        if holder is not None and record is not None:
-            assert self._presented is not None
-            yield from release_steps(record.key, self._store.key(self._presented), holder)
-
-    def _see(self, theirs: Record) -> None:
-        """Show what is stored, with what this request has changed and not saved."""
-        session = self.session
-        if session._intent is Intent.DESTROY:
-            self._found(theirs)  # asked for while the lock was waited for
-        elif self._has_changed(self._encoded() if self._may_have_changed() else None):
-            try:
-                self._resolved(theirs, emptied=session._emptied)
-            except Conflict:
-                self._outdated = True
-                raise
-        else:
-            session._adopt(session._sid, self._decode(theirs))
-            self._found(theirs)
-        self._outdated = False
-
-    def _take_back(self, held: Held) -> None:
-        """What a block changed before it raised, back to where it began or last saved."""
-        session = self.session
-        if session._intent is Intent.DESTROY:
-            session.destroy()
-        elif self._record is held.since:
-            session._take_back(self._store.codec.decode(held.document), emptied=held.emptied)
-        elif self._record is not None:
-            session._take_back(self._decode(self._record), emptied=False)
 
     def settle_steps(self) -> Steps[None]:
         """Do to the store what the outcome table says; remember what the cookie needs."""
@@ -522,24 +395,24 @@ class RequestSession(ABC, Generic[S]):
             session._sid = self._presented
         match action:
             case StoreAction.REPLACE:
-                yield from self._replace_steps(data, emptied=emptied)
+                yield from replace_steps(self, data, emptied=emptied)
             case StoreAction.TOUCH:
                 yield from self._touch_steps(asked=touched)
             case StoreAction.INSERT if not self._cookie_can_be_set():
                 cookie = CookieAction.NONE
             case StoreAction.INSERT:
-                yield from self._insert_steps(data)
+                yield from insert_steps(self, data)
             case StoreAction.MOVE:
-                yield from self._replace_steps(data, emptied=emptied, moving=settings.grace)
+                yield from replace_steps(self, data, emptied=emptied, moving=settings.grace)
             case StoreAction.PROMOTE:
-                yield from self._replace_steps(data, emptied=emptied, moving=timedelta(0))
+                yield from replace_steps(self, data, emptied=emptied, moving=timedelta(0))
             case StoreAction.DELETE:
                 yield from self._delete_steps()
             case StoreAction.RENEW:
                 # The old session ends, whatever becomes of the new one.
                 yield from self._delete_steps()
                 if self._cookie_can_be_set():
-                    yield from self._insert_steps(data)
+                    yield from insert_steps(self, data)
                 else:
                     cookie = CookieAction.NONE
             case StoreAction.NOTHING:
@@ -555,82 +428,6 @@ class RequestSession(ABC, Generic[S]):
         )
         if cookie is not CookieAction.NONE:
             self._cookie = cookie
-
-    def _insert_steps(self, data: bytes | None) -> Steps[None]:
-        assert data is not None
-        session = self.session
-        for _ in range(3):
-            sid = session._sid or self.new_sid()
-            record = yield from ask(
-                Insert(self._store.key(sid), data, self._expires(), dict(session._values))
-            )
-            if record is not None:
-                session._sid = self._presented = sid
-                self._found(record)
-                if self._refreshed is not None:
-                    self._keep_cookie(*self._refreshed)
-                self._saved = True
-                return
-            session._sid = None
-        raise ConfigurationError("genid returned an id that is taken, three times in a row")
-
-    def _replace_steps(
-        self, data: bytes | None, *, emptied: bool, moving: timedelta | None = None
-    ) -> Steps[None]:
-        """Write the session over what was read; where someone else wrote first, as the option
-        `on_conflict` says.
-
-        Args:
-            data: what is to be written.
-            emptied: what others wrote is dropped.
-            moving: the session's new id is its own from here on, and the old one has this grace.
-        """
-        assert data is not None
-        write = _Write(self, emptied, moving)
-        # Whoever came by a previous id has no other right to the record.
-        assert self._record is not None
-        key = self._record.key if self._row is Row.LIVE else self._store.key(write.presented)
-        try:
-            written = yield from swap_steps(key, write.of(data), write.again)
-        except Conflict:
-            self._outdated = True
-            raise
-        if written is None:
-            self._has_ended()
-            return
-        self._found(written)
-        if not write.stopped:
-            if self._refreshed is not None:
-                self._keep_cookie(*self._refreshed)
-            self._presented, self._saved = write.sid, True
-            if write.moving is not None:
-                self._left_a_grace = bool(write.moving)
-                if not write.moving:
-                    self._as_found = written  # no old id is left that could share what follows
-
-    def _resolved(self, theirs: Record, *, emptied: bool) -> bytes:
-        """What is to be written over theirs; the session shows it from here on."""
-        session, settings = self.session, self._rules.settings
-        assert self._record is not None
-        if settings.on_conflict == "error" and theirs.data != self._record.data:
-            raise Conflict(
-                "another request has changed this session since it was read;"
-                " this request's changes are not saved"
-            )
-        mine = session._document()
-        if emptied or session._emptied:
-            document = dict(mine)
-        else:
-            base, other = self._decode(self._record), self._decode(theirs)
-            if settings.on_conflict == "overwrite":
-                document = overwrite(base, mine, other, self._is_same)
-            else:
-                document = merge(base, mine, other, self._is_same, settings.resolvers)
-        assert session._sid is not None
-        session._adopt(session._sid, document)
-        # Together: what comes of this request next counts from what they wrote.
-        self._found(theirs)
-        return self._to_write()
 
     def _due_touch(self, *, asked: bool = False) -> Touch | None:
         store, record = self._store, self._record
@@ -788,7 +585,7 @@ class RequestSession(ABC, Generic[S]):
         document = {**session._values, COOKIE_KEY: fresh}
         return encode_within(self._store.codec, document, self._store.max_size)
 
-    def _keep_cookie(self, kept: Any, fresh: Any) -> None:
+    def _keep_written_cookie(self, kept: Any, fresh: Any) -> None:
         """What was written about the cookie is what the session has, unless it was set again."""
         if self.session._kept is kept:
             self.session._kept = fresh
@@ -800,62 +597,6 @@ class RequestSession(ABC, Generic[S]):
         """Whether two values are the same in a session, where 1 is not True."""
         encode = self._store.codec.encode
         return encode({"": one}) == encode({"": other})
-
-
-class _Write:
-    """One write of a session, and the next ones if others are quicker.
-
-    Attributes:
-        sid: the id that the session has when it is done.
-        presented: the id that it was found by.
-        moving: None, or the grace of that one.
-        stopped: the handler has ended the session meanwhile, so there is nothing to write.
-    """
-
-    __slots__ = ("_emptied", "_new_key", "_request", "moving", "presented", "sid", "stopped")
-
-    sid: Sid
-    presented: Sid
-    moving: timedelta | None
-    stopped: bool
-
-    def __init__(
-        self, request: RequestSession[Any], emptied: bool, moving: timedelta | None
-    ) -> None:
-        sid, presented = request.session._sid, request._presented
-        assert sid is not None
-        assert presented is not None
-        self._request = request
-        self._emptied = emptied
-        self._new_key = None if moving is None else request._store.key(sid)
-        self.sid = sid
-        self.presented = presented
-        self.moving = moving
-        self.stopped = False
-
-    def of(self, data: bytes) -> Replace:
-        """Over what was seen last."""
-        request = self._request
-        assert request._record is not None
-        grace_until = request._store.clock() + self.moving if self.moving else None
-        values = dict(request.session._values)  # the handler may go on before they are written
-        expires = request._expires()
-        return Replace(request._record, data, expires, values, self._new_key, grace_until)
-
-    def again(self, theirs: Record) -> Replace | None:
-        """Over what somebody else has written; None if there is nothing to write any more."""
-        request, session = self._request, self._request.session
-        if self._new_key is not None and theirs == request._record:
-            raise ConfigurationError("genid returned an id that is taken")
-        if session._intent is Intent.DESTROY:
-            self.stopped = True  # asked for meanwhile, and carried out next
-            return None
-        if self.moving and theirs.grace_until is not None:
-            # Two requests regenerate at once: the first has done it for both.
-            if session._sid == self.sid:
-                session._sid = self.presented
-            self._new_key, self.moving, self.sid = None, None, self.presented
-        return self.of(request._resolved(theirs, emptied=self._emptied))
 
 
 _WRITES: Final = frozenset(

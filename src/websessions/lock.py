@@ -13,14 +13,29 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .errors import CorruptRecord, SessionLocked, StoreError
+from .errors import (
+    ConfigurationError,
+    Conflict,
+    CorruptRecord,
+    SessionError,
+    SessionLocked,
+    StoreError,
+)
+from .joined import after_transaction_steps
+from .outcome import Intent
 from .run import Pause
 from .sid import Key
 from .store import Clock, Load, Lock, Record, Steps, Unlock, ask
+from .writing import resolved
 
-__all__ = ["Held", "a_holder", "release_steps", "take_steps"]
+if TYPE_CHECKING:
+    from .lifecycle import RequestSession
+
+__all__ = ["Held", "lock_steps", "releasing_steps", "unlock_steps"]
+
+R = TypeVar("R")
 
 log = logging.getLogger("websessions")
 
@@ -50,12 +65,133 @@ class Held:
     leaving: bool = False
 
 
-def a_holder() -> str:
+def lock_steps(request: RequestSession[Any], timeout: timedelta, lease: timedelta) -> Steps[None]:
+    """Take the session's lock, and show the session as it is then, with what this request has
+    changed and not saved.
+
+    A session that is not stored needs no lock: nobody else knows it. Nor does one that has
+    ended: what is written to it is dropped, locked or not.
+    """
+    session, store = request.session, request._store
+    if request._held is not None:
+        raise SessionError(
+            "this request is in a block of session.lock() already; the lock is the request's,"
+            " so neither a block inside of it nor another task can have it as well"
+        )
+    # A store that is not made of ours may not know that stores can.
+    if not getattr(store, "locks", False):
+        raise ConfigurationError(
+            f"{type(store).__name__} can not lock sessions: the table of a SQL store needs the"
+            " nullable columns locked_by, a String(32), and locked_until, a DateTime; a store"
+            " of your own has to answer Lock and Unlock, and say so by locks = True"
+        )
+    yield from after_transaction_steps(request, "lock()")
+    held = request._held = Held()
+    try:
+        yield from request.load_steps()
+        if request._record is not None and session._intent is not Intent.DESTROY:
+            assert request._presented is not None
+            at, key, holder = request._record.key, store.key(request._presented), _a_holder()
+            theirs = yield from _take_steps(
+                at, key, holder, store.clock, timeout=timeout, lease=lease
+            )
+            if theirs is None:
+                request._has_ended()
+            else:
+                held.holder = holder
+                _see(request, theirs)
+        held.since, held.emptied = request._record, session._emptied
+        held.document = request._encoded()
+    except BaseException:
+        if held.holder is not None:
+            yield from _let_go_steps(request)
+        request._held = None
+        raise
+
+
+def unlock_steps(request: RequestSession[Any], *, failed: bool) -> Steps[None]:
+    """Save, and release the lock; after a failure release it, and take back what was not saved.
+
+    Args:
+        failed: the block that was under the lock raised.
+    """
+    held = request._held
+    assert held is not None
+    if request.joined is not None and request.joined.transaction.is_open:
+        if failed:
+            return  # the lock is released when the response begins
+        raise SessionError(
+            "a block of session.lock() ends inside of a transaction that the session was saved"
+            " within, which keeps its row: the block belongs around the transaction"
+        )
+    try:
+        if failed:
+            _take_back(request, held)
+            yield from _let_go_steps(request)
+        else:
+            yield from releasing_steps(request, request.settle_steps())
+    finally:
+        request._held = None
+
+
+def releasing_steps(request: RequestSession[Any], steps: Steps[R]) -> Steps[R]:
+    """These steps, and then the lock is released, whatever became of them."""
+    assert request._held is not None
+    request._held.leaving = True
+    try:
+        result = yield from steps
+    except GeneratorExit:
+        raise  # nobody performs anything any more
+    except BaseException:
+        yield from _let_go_steps(request)
+        raise
+    yield from _let_go_steps(request)
+    return result
+
+
+def _let_go_steps(request: RequestSession[Any]) -> Steps[None]:
+    held, record = request._held, request._record
+    assert held is not None
+    holder, held.holder = held.holder, None
+    if holder is not None and record is not None:
+        assert request._presented is not None
+        yield from _release_steps(record.key, request._store.key(request._presented), holder)
+
+
+def _see(request: RequestSession[Any], theirs: Record) -> None:
+    """Show what is stored, with what this request has changed and not saved."""
+    session = request.session
+    if session._intent is Intent.DESTROY:
+        request._found(theirs)  # asked for while the lock was waited for
+    elif request._has_changed(request._encoded() if request._may_have_changed() else None):
+        try:
+            resolved(request, theirs, emptied=session._emptied)
+        except Conflict:
+            request._outdated = True
+            raise
+    else:
+        session._adopt(session._sid, request._decode(theirs))
+        request._found(theirs)
+    request._outdated = False
+
+
+def _take_back(request: RequestSession[Any], held: Held) -> None:
+    """What a block changed before it raised, back to where it began or last saved."""
+    session = request.session
+    if session._intent is Intent.DESTROY:
+        session.destroy()
+    elif request._record is held.since:
+        session._take_back(request._store.codec.decode(held.document), emptied=held.emptied)
+    elif request._record is not None:
+        session._take_back(request._decode(request._record), emptied=False)
+
+
+def _a_holder() -> str:
     """A name that nobody else holds a lock by."""
     return secrets.token_hex(16)
 
 
-def take_steps(
+def _take_steps(
     at: Key, key: Key, holder: str, clock: Clock, *, timeout: timedelta, lease: timedelta
 ) -> Steps[Record | None]:
     """Take a session's lock, once whoever has it is done.
@@ -109,7 +245,7 @@ def take_steps(
         raise
 
 
-def release_steps(at: Key, key: Key, holder: str) -> Steps[None]:
+def _release_steps(at: Key, key: Key, holder: str) -> Steps[None]:
     """Release a session's lock, wherever it has moved. If that fails, the lease ends it."""
     try:
         if (yield from ask(Unlock(at, holder))):

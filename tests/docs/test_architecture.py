@@ -20,12 +20,12 @@ from tests.docs.pages import ROOT
 PACKAGE: Final = Path(str(websessions.__file__)).parent
 
 ROOMS: Final[dict[str, set[str]]] = {
-    "store": {"store", "run", "swap", "lock", "codec", "sid", "errors"},
+    "store": {"store", "run", "swap", "codec", "sid", "errors"},
     "session": {
         *("session", "settings", "signing", "expiry", "outcome", "resolvers"),
         *("cookie_form", "express"),
     },
-    "lifecycle": {"lifecycle", "joined", "merge", "cookie"},
+    "lifecycle": {"lifecycle", "writing", "merge", "lock", "joined", "cookie"},
     "adapters": {"asgi", "wsgi", "flask", "starlette", "exchange", "headers"},
     "stores": {"direct", "memory", "moving", "sweeper", "batching"},
     "sql": {

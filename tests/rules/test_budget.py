@@ -167,7 +167,7 @@ async def test_the_bytes_that_a_response_has_more(adapter: str) -> None:
 
 OURS: Final = """
 asgi codec cookie cookie_form direct errors exchange expiry headers joined lifecycle lock memory
-merge outcome resolvers run session settings sid signing store swap sweeper
+merge outcome resolvers run session settings sid signing store swap sweeper writing
 """
 
 

@@ -39,6 +39,7 @@ from websessions import (
     StoreUnavailable,
 )
 from websessions.exchange import AsyncExchange, SyncExchange
+from websessions.lock import lock_steps, unlock_steps
 from websessions.run import Pause
 from websessions.sid import Sid
 from websessions.store import Call, Delete, Insert, Load, Lock, Record, Replace, Steps, Unlock
@@ -58,7 +59,7 @@ def entered(
 ) -> Lock:
     """The block is entered at once, and this is what is stored then; the call that locked."""
     [lock, load] = play(
-        exchange.lock_steps(timeout, LEASE), (Lock, True), (Load, record(data, version))
+        lock_steps(exchange, timeout, LEASE), (Lock, True), (Load, record(data, version))
     )[1]
     assert load == Load(KEY)
     assert isinstance(lock, Lock)
@@ -68,7 +69,7 @@ def entered(
 def left(
     exchange: ByHand, *expected: tuple[type[Call[Any]], Any], failed: bool = False
 ) -> list[Any]:
-    return play(exchange.unlock_steps(failed=failed), *expected)[1]
+    return play(unlock_steps(exchange, failed=failed), *expected)[1]
 
 
 def raising(
@@ -111,7 +112,7 @@ class TestEntering:
         """So that one which is not there, or corrupt, is treated as ever."""
         exchange = request(SID)
         play(
-            exchange.lock_steps(SOME, LEASE),
+            lock_steps(exchange, SOME, LEASE),
             (Load, record({"n": 1})),
             (Lock, True),
             (Load, record({"n": 2}, version=2)),
@@ -139,7 +140,7 @@ class TestEntering:
         assert len(holders) == 3
 
     def test_it_waits_in_pauses_that_grow(self) -> None:
-        steps = loaded({}).lock_steps(timedelta(hours=1), LEASE)
+        steps = lock_steps(loaded({}), timedelta(hours=1), LEASE)
         pauses: list[float] = []
         answer: Any = None
         while len(pauses) < 12:
@@ -161,7 +162,7 @@ class TestEntering:
         exchange = loaded({"n": 1})
         held = (Lock, False), (Load, record({"n": 1}))
         play(
-            exchange.lock_steps(SOME, LEASE),
+            lock_steps(exchange, SOME, LEASE),
             *held,
             *held,
             (Lock, True),
@@ -175,7 +176,7 @@ class TestEntering:
         exchange.session["mine"] = True
         raising(
             SessionLocked,
-            exchange.lock_steps(NOTHING, LEASE),
+            lock_steps(exchange, NOTHING, LEASE),
             (Lock, False),
             (Load, record({"n": 2}, version=2)),
             match="within 0 s",
@@ -187,7 +188,7 @@ class TestEntering:
     def test_after_that_it_may_ask_again(self) -> None:
         exchange = loaded({"n": 1})
         raising(
-            SessionLocked, exchange.lock_steps(NOTHING, LEASE), (Lock, False), (Load, record({}))
+            SessionLocked, lock_steps(exchange, NOTHING, LEASE), (Lock, False), (Load, record({}))
         )
         entered(exchange, {"n": 2})
         assert exchange.session["n"] == 2
@@ -195,7 +196,7 @@ class TestEntering:
     def test_a_session_that_moved_meanwhile_is_locked_where_it_is(self) -> None:
         exchange = loaded({"n": 1})
         _, calls = play(
-            exchange.lock_steps(SOME, LEASE),
+            lock_steps(exchange, SOME, LEASE),
             (Lock, False),
             (Load, moved({"n": 2})),
             (Lock, True),
@@ -214,7 +215,7 @@ class TestEntering:
         found = (Lock, True), (Load, None), (Unlock, False)
         lost = (Lock, False), (Load, None)
         with caplog.at_level(logging.INFO):
-            play(exchange.lock_steps(SOME, LEASE), *(found if locked_first else lost))
+            play(lock_steps(exchange, SOME, LEASE), *(found if locked_first else lost))
         assert "ended while a request was using it" in caplog.text
         exchange.session["n"] += 1
         left(exchange)
@@ -224,7 +225,7 @@ class TestEntering:
     def test_a_new_session_needs_none(self) -> None:
         """Nobody else knows it. It is saved at the end of the block as any is."""
         exchange = request()
-        play(exchange.lock_steps(SOME, LEASE))
+        play(lock_steps(exchange, SOME, LEASE))
         exchange.session["n"] = 1
         [insert] = left(exchange, (Insert, inserted))
         assert codec.decode(insert.data) == {"n": 1}
@@ -234,7 +235,7 @@ class TestEntering:
     def test_nor_does_one_that_this_request_has_destroyed(self) -> None:
         exchange = loaded({"n": 1})
         exchange.session.destroy()
-        play(exchange.lock_steps(SOME, LEASE))
+        play(lock_steps(exchange, SOME, LEASE))
         assert dict(exchange.session) == {}
         left(exchange, (Delete, True))
 
@@ -243,7 +244,7 @@ class TestEntering:
         exchange.session["mine"] = True
         raising(
             Conflict,
-            exchange.lock_steps(SOME, LEASE),
+            lock_steps(exchange, SOME, LEASE),
             (Lock, True),
             (Load, record({"n": 2}, version=2)),
             (Unlock, True),
@@ -267,14 +268,14 @@ class TestEntering:
         exchange = loaded({"n": 1})
         raising(
             CorruptRecord,
-            exchange.lock_steps(SOME, LEASE),
+            lock_steps(exchange, SOME, LEASE),
             (Lock, True),
             (Load, record(b"{", version=2)),
             (Unlock, True),
         )
         raising(
             CorruptRecord,
-            exchange.lock_steps(SOME, LEASE),
+            lock_steps(exchange, SOME, LEASE),
             (Lock, True),
             (Load, CorruptRecord("00", "a column")),
             (Unlock, True),
@@ -285,7 +286,7 @@ class TestEntering:
         exchange.session["much"] = "x" * 2000
         raising(
             SessionTooLarge,
-            exchange.lock_steps(SOME, LEASE),
+            lock_steps(exchange, SOME, LEASE),
             (Lock, True),
             (Load, record({})),
             (Unlock, True),
@@ -294,7 +295,7 @@ class TestEntering:
     @pytest.mark.parametrize("when", ["asking", "waiting", "reading"])
     def test_who_is_cancelled_leaves_no_lock(self, when: str) -> None:
         """It may have been taken, and only the answer been lost."""
-        steps = loaded({}).lock_steps(SOME, LEASE)
+        steps = lock_steps(loaded({}), SOME, LEASE)
         assert isinstance(steps.send(None), Lock)
         if when == "reading":
             assert isinstance(steps.send(True), Load)
@@ -309,19 +310,19 @@ class TestEntering:
         """A lock that it may have given ends with its lease."""
         exchange = loaded({})
         raising(
-            StoreUnavailable, exchange.lock_steps(SOME, LEASE), (Lock, StoreUnavailable("down"))
+            StoreUnavailable, lock_steps(exchange, SOME, LEASE), (Lock, StoreUnavailable("down"))
         )
         entered(exchange, {})
 
     def test_a_block_in_a_block_is_an_error(self) -> None:
         """So is one of another task: the lock is the request's."""
         for exchange in (loaded({}), request()):
-            play_lock = exchange.lock_steps(SOME, LEASE)
+            play_lock = lock_steps(exchange, SOME, LEASE)
             if exchange.session.is_new:
                 play(play_lock)
             else:
                 play(play_lock, (Lock, True), (Load, record({})))
-            raising(SessionError, exchange.lock_steps(SOME, LEASE), match="already")
+            raising(SessionError, lock_steps(exchange, SOME, LEASE), match="already")
 
     def test_a_store_that_can_not_is_named(self) -> None:
         rules = Rules()
@@ -330,7 +331,7 @@ class TestEntering:
         with pytest.raises(
             ConfigurationError, match=r"Rules can not lock.*locked_by.*locks = True"
         ):
-            play(exchange.lock_steps(SOME, LEASE))
+            play(lock_steps(exchange, SOME, LEASE))
 
 
 class TestLeaving:
@@ -368,7 +369,7 @@ class TestLeaving:
         exchange.session["n"] = 2
         raising(
             Conflict,
-            exchange.unlock_steps(failed=False),
+            unlock_steps(exchange, failed=False),
             (Replace, None),
             (Load, record({"n": 7}, version=3)),
             (Unlock, True),
@@ -474,7 +475,7 @@ class TestRaising:
     def test_a_new_session_is_as_empty_as_it_was(self) -> None:
         exchange = request()
         exchange.session["before"] = True
-        play(exchange.lock_steps(SOME, LEASE))
+        play(lock_steps(exchange, SOME, LEASE))
         exchange.session["inside"] = True
         left(exchange, failed=True)
         assert dict(exchange.session) == {"before": True}
@@ -705,7 +706,7 @@ def test_a_lock_is_released_if_the_session_can_not_be_read_after_it() -> None:
     exchange = loaded({"a": 1})
     raising(
         StoreUnavailable,
-        exchange.lock_steps(SOME, LEASE),
+        lock_steps(exchange, SOME, LEASE),
         (Lock, True),
         (Load, StoreUnavailable("for a moment")),
         (Unlock, True),
@@ -717,6 +718,6 @@ def test_a_lock_that_could_not_be_taken_is_not_released() -> None:
     exchange = loaded({"a": 1})
     raising(
         StoreUnavailable,
-        exchange.lock_steps(SOME, LEASE),
+        lock_steps(exchange, SOME, LEASE),
         (Lock, StoreUnavailable("it is down")),
     )

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from ..errors import SessionNotLoaded, WebSessionsError
 from ..lifecycle import RequestSession
+from ..lock import lock_steps, unlock_steps
 from ..store import Steps, Sweep, ask
 from .scene import Tab, TimePasses
 
@@ -76,17 +77,17 @@ class Visit(RequestSession[Any]):
 
     def under_lock(self, acts: Sequence[Act]) -> Steps[None]:
         """Do these acts as `with session.lock(timeout=0):` does."""
-        yield from self.lock_steps(timedelta(0), timedelta(seconds=30))
+        yield from lock_steps(self, timedelta(0), timedelta(seconds=30))
         if self._record is not None:
             self._base = self._decode(self._record)
         try:
             for act in acts:
                 yield from act(self)
         except (_Failed, WebSessionsError):
-            yield from self.unlock_steps(failed=True)
+            yield from unlock_steps(self, failed=True)
             raise
         self._tell()
-        yield from self.unlock_steps(failed=False)
+        yield from unlock_steps(self, failed=False)
         self._told()
 
     def respond(self) -> Steps[None]:
