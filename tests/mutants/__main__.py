@@ -19,22 +19,33 @@ from tests.mutants.trying import Rounds, measured, prepare, tried
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs" / "mutation-testing.md"
 
-MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "merge": ("merge", "resolvers", "lifecycle"),
-    "lifecycle": ("lifecycle",),
-    "outcome": ("outcome",),
-    "swap": ("swap",),
-    "resolvers": ("resolvers",),
-    "expiry": ("expiry",),
-}
-"""The modules, and the tests in tests/rules that are about them."""
-
 _IN_ORDER: Final = "tests/schedules/test_stores.py::test_in_memory"
 
+
+IN_SQLITE: Final = ["tests/sql/test_within.py", "tests/stores/test_moving.py", "-k", "sqlite"]
+"""What is about two stores, or about a store and the app's transaction."""
+
+
+def _rules(*names: str) -> list[str]:
+    return [f"tests/rules/test_{name}.py" for name in names]
+
+
+MODULES: Final[dict[str, list[str]]] = {
+    "merge": _rules("merge", "resolvers", "lifecycle"),
+    "lifecycle": _rules("lifecycle"),
+    "writing": _rules("lifecycle"),
+    "lock": _rules("lock"),
+    "joined": IN_SQLITE,
+    "outcome": _rules("outcome"),
+    "swap": _rules("swap"),
+    "resolvers": _rules("resolvers"),
+    "expiry": _rules("expiry"),
+}
+"""The modules, and the tests that are about them."""
+
 ALL: Final = [
-    *(f"tests/rules/test_{name}.py" for name in ("merge", "resolvers", "lifecycle", "settled")),
-    *(f"tests/rules/test_{name}.py" for name in ("outcome", "expiry", "swap", "update")),
-    *(f"tests/rules/test_{name}.py" for name in ("cookie", "errors", "headers", "settings", "sid")),
+    *_rules("merge", "resolvers", "lifecycle", "outcome", "expiry", "swap", "update", "settled"),
+    *_rules("lock", "signing", "express", "cookie", "errors", "headers", "settings", "sid"),
     *(_IN_ORDER, f"{_IN_ORDER}_under_asyncio"),
 ]
 """What is run where those see nothing: all that needs no server and takes little time."""
@@ -44,7 +55,7 @@ def main(wanted: list[str]) -> None:
     if unknown := set(wanted) - set(MODULES):
         raise SystemExit(f"there is no {', '.join(unknown)}, but {', '.join(MODULES)}")
     prepare()
-    seconds = measured([ALL])
+    seconds = measured([ALL, IN_SQLITE])
     explained = _explained()
     as_explained = True
     rows = ["| module | mutants | killed | explained |", "| --- | --- | --- | --- |"]
@@ -74,7 +85,7 @@ def main(wanted: list[str]) -> None:
 
 def _mutants(name: str) -> Iterator[tuple[Mutant, Rounds]]:
     """The module's mutants, each with its tests."""
-    rounds = [[f"tests/rules/test_{test}.py" for test in MODULES[name]], ALL]
+    rounds = [MODULES[name], ALL, IN_SQLITE]
     for mutant in mutants(f"websessions.{name}", ROOT / "src" / "websessions" / f"{name}.py"):
         yield mutant, rounds
 

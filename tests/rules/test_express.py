@@ -179,13 +179,13 @@ class Visit:
         data: bytes = record.data
         return data.decode()
 
-    def request(self, *, https: bool = False) -> SyncExchange:
+    def request(self, *, cookie: bool = True, https: bool = False) -> SyncExchange:
         value = ExpressValue("connect.sid", [SECRET.encode()]).sign(self.sid)
-        return SyncExchange(self._lifecycle, f"connect.sid={value}", https=https)
+        return SyncExchange(self._lifecycle, f"connect.sid={value}" * cookie, https=https)
 
     def born(self, *, https: bool = False, **values: Any) -> dict[str, Any]:
         """The cookie that is stored with a new session."""
-        exchange = SyncExchange(self._lifecycle, "", https=https)
+        exchange = self.request(cookie=False, https=https)
         exchange.session.update(values)
         exchange.finish()
         self.sid = exchange.session.id
@@ -256,6 +256,17 @@ class TestRequests:
         visit.clock.advance(10)
         exchange.finish()
         exchange.close()
+        assert visit.stored() == written
+
+    def test_nor_is_one_of_a_new_session(self) -> None:
+        visit = Visit(max_age=timedelta(hours=1))
+        exchange = visit.request(cookie=False)
+        exchange.session["user"] = ["bob"]
+        exchange.save()
+        visit.sid = exchange.session.id
+        written = visit.stored()
+        visit.clock.advance(10)
+        exchange.finish()
         assert visit.stored() == written
 
     def test_a_max_age_is_express_s(self) -> None:
