@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import click
@@ -39,7 +41,10 @@ def main() -> None:
     help="Which package made the table FROM.",
 )
 @click.option("--table", help="Its name, if it is not the package's own.")
-@click.option("--target-table", help="The name of the table TO, sessions by default.")
+@click.option(
+    "--target-table",
+    help="The name of the table TO, sessions by default. In one database the two names differ.",
+)
 @click.option("--dry-run", is_flag=True, help="Only read, and say what would be moved.")
 def import_sessions(
     source: str,
@@ -51,10 +56,10 @@ def import_sessions(
 ) -> None:
     """Move the live sessions of the database FROM into the database TO.
 
-    Both are URLs of SQLAlchemy, and may be the same. The table in TO is created if it is missing.
-    Nobody is logged out, if the app accepts the former cookie meanwhile (the option `former` and a
-    MovingStore). It can be interrupted and run again; what could not be moved is left where it is,
-    and the exit code is 1.
+    Both are URLs of SQLAlchemy, with a sync driver or none, and may be the same. The table in TO
+    is created if it is missing. Nobody is logged out, if the app accepts the former cookie
+    meanwhile (the option `former` and a MovingStore). It can be interrupted and run again; what
+    could not be moved is left where it is, and the exit code is 1.
     """
     try:
         moved = _import(source, target, layout, table, target_table, dry_run=dry_run)
@@ -77,21 +82,40 @@ def _import(
     dry_run: bool,
 ) -> Moved:
     moved = Moved(0, 0, 0, {})
-    with (
-        _LAYOUTS[layout](source, check_expiration_interval=0, table_name=table) as former,
-        SQLSessionStore(target, check_expiration_interval=0, table_name=target_table) as store,
-        Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        ) as progress,
-    ):
-        stores = MovingStore(store, former)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with ExitStack() as opened:
+        with _about("FROM"):
+            former = opened.enter_context(
+                _LAYOUTS[layout](source, check_expiration_interval=0, table_name=table)
+            )
+        with _about("TO"):
+            store = opened.enter_context(
+                SQLSessionStore(target, check_expiration_interval=0, table_name=target_table)
+            )
+        with _about("--target-table"):
+            stores = MovingStore(store, former)
+        opened.enter_context(progress)
         if not dry_run:
-            store.sync()
-        task = progress.add_task("reading" if dry_run else "moving", total=former.length())
+            with _about("TO"):
+                store.sync()
+        with _about("FROM (its table: --layout, --table)"):
+            total = former.length()
+        task = progress.add_task("reading" if dry_run else "moving", total=total)
         for moved in move_all(stores, dry_run=dry_run):
             progress.update(task, completed=moved.looked_at)
     return moved
+
+
+@contextmanager
+def _about(argument: str) -> Iterator[None]:
+    """Puts before an error's message which argument it is about."""
+    try:
+        yield
+    except WebSessionsError as error:
+        raise click.ClickException(f"{argument}: {error}") from error

@@ -67,7 +67,7 @@ class _Moving(Generic[S]):
     `source` is moved there when its visitor comes. Whoever made the two closes them.
 
     Args:
-        target: the store of the future.
+        target: the store of the future. Its table has to be there: call its `sync()` at start.
         source: the one that the sessions come from, such as
             `SQLSessionStore.connect_session_sequelize(...)`.
 

@@ -251,7 +251,8 @@ class FormerCookie:
 
     Attributes:
         secret: what it was signed with; a list, if there were several.
-        cookie: what it looks like; Express's by default.
+        cookie: what it looks like; Express's by default. If the Express app has given it another
+            name: `CookieSettings.express_session(name=...)`.
     """
 
     secret: str | bytes | Sequence[str | bytes] = field(repr=False)
@@ -297,7 +298,8 @@ class SessionSettings:
             one, for requests that are under way; a timedelta or seconds, at most 10, or 0 for not
             at all. None is given at a change of privilege, nor by a table without the columns.
         former: a cookie of another format or name that still opens a session, once: the session
-            is given a new id, and a cookie as `cookie` has it. See `websessions.moving`.
+            is given a new id, and a cookie as `cookie` has it. Requests that come with the former
+            one within `regenerate_grace` still find it. See `websessions.moving`.
 
     Raises:
         ConfigurationError: a value that can not work.

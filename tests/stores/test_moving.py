@@ -396,11 +396,17 @@ class TestCommand:
     def test_an_error_is_one_line(self, url: str) -> None:
         code, _, err = self.run(url, url, "--table", "Missing")
         assert code == 1
-        assert "Error: the session table does not exist" in err
+        assert "Error: FROM (its table: --layout, --table): the session table does not exist" in err
         assert "Traceback" not in err
 
     def test_a_table_is_not_moved_into_itself(self, url: str) -> None:
         """SQLite takes `Sessions` and `sessions` for the same."""
         code, _, err = self.run(url, url)
         assert code == 1
-        assert "both stores have the table 'sessions'" in " ".join(err.split())
+        assert "Error: --target-table: both stores have the table 'sessions'" in err
+
+    def test_an_error_says_which_database_it_is_about(self, url: str) -> None:
+        for arguments, about in (("nonsense", url), "FROM"), ((url, "nonsense"), "TO"):
+            code, _, err = self.run(*arguments, "--table", "Old")
+            assert code == 1
+            assert f"Error: {about}: db is no database URL" in err

@@ -155,7 +155,7 @@ def _made_engine(
         if asynchronous and not in_asyncio:
             raise ConfigurationError(
                 f"{url.get_driver_name()} is an async driver; for {shown} there is"
-                " AsyncSQLSessionStore"
+                " AsyncSQLSessionStore; a sync store takes a sync driver, or a URL that names none"
             )
         options = _engine_options(url, asynchronous, timeout)
         if pgbouncer:
@@ -544,11 +544,14 @@ def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -
     if lost:
         return StoreUnavailable(f"the session database can not be reached; {kind}")
     if "no such table" in str(error) or _sqlstate(error) == "42P01" or _mysql_code(error) == 1146:
-        return StoreError(f"the session table does not exist: call sync() at start; {kind}")
+        return StoreError(
+            "the session table does not exist: call sync() at start, or correct table_name and"
+            f" schema; {kind}"
+        )
     if "no such column" in str(error) or _sqlstate(error) == "42703" or _mysql_code(error) == 1054:
         return StoreError(
             "the session table lacks a column: call sync(), which adds it to a generated table, or"
-            f" migrate; {kind}"
+            f" migrate; if Express made the table, correct the layout; {kind}"
         )
     if _sqlstate(error) in ("26000", "42P05"):
         return StoreError(

@@ -86,7 +86,7 @@ class SQLOptions(StoreOptions, total=False):
             table's `user_id` follows the session's, unless `extend_default_fields` is given or
             this is an empty dict.
         layout: how another package lays its table out; `connect_session_sequelize()` and its
-            neighbours give it.
+            neighbours give it. `dataclasses.replace()` makes one of them fit a table that differs.
         columns: further columns of a table that has such a layout, for `extend_default_fields`
             and `mirror_fields`.
         timeout: how long a call may take; a timedelta or seconds, 10 seconds by default, None for
@@ -134,8 +134,8 @@ class _SQLStore:
 
         Args:
             db: as for any other store; the URL alone is enough.
-            **options: see `SQLOptions`. `table_name` where the Express app has given one, and
-                `columns` for those that its model has besides.
+            **options: see `SQLOptions`. `table_name` and `expiration` where the Express app has
+                given them, and `columns` for those that its model has besides.
 
         Raises:
             ConfigurationError: an option can not be used.
@@ -234,10 +234,14 @@ class _SQLStore:
     ) -> None:
         if not isinstance(layout, TableFormat):
             raise ConfigurationError(f"layout is a TableFormat, not {layout!r}")
-        for option, value in (("table", table), ("codec", options.get("codec"))):
+        for option, value, instead in (
+            ("table", table, "; table_name=... names it, columns=[...] are further columns"),
+            ("codec", options.get("codec"), ""),
+        ):
             if value is not None:
                 raise ConfigurationError(
                     f"{option} can not be given: the layout of {layout.package} has its own"
+                    + instead
                 )
         for column in columns:
             if not isinstance(column, Column):
