@@ -19,6 +19,7 @@ from websessions import (
     MemoryStore,
     SessionSettings,
     Sid,
+    StoreError,
 )
 from websessions.cli import main
 from websessions.exchange import AsyncExchange, SyncExchange
@@ -307,6 +308,87 @@ def test_whoever_comes_back_too_late_leaves_nothing(
     list(move_all(Slow(stores.target, stores.source)))
     assert stores.target.all() == [{"user": "ann", "visits": 1}]
     assert dict(visitor.request().session) == {"user": "ann", "visits": 1}
+
+
+@pytest.mark.parametrize("comes", ["the import", "the visitor"])
+def test_whoever_died_after_moving_leaves_no_way_back(
+    stores: MovingStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, comes: str
+) -> None:
+    """What is left in the old table is deleted before its visitor can log out of the new one."""
+    monkeypatch.setattr("websessions.moving._PATIENCE", 0.1)
+
+    class Dead(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if type(calls[0]).__name__ == "_AtSource" and isinstance(calls[0].call, Delete):
+                raise KeyboardInterrupt
+            return super().perform(calls)
+
+    stores.source.set(SID, {"user": "ann"})
+    with pytest.raises(KeyboardInterrupt):
+        list(move_all(Dead(stores.target, stores.source)))
+    assert (stores.source.length(), stores.target.length()) == (1, 1)
+    if comes == "the import":
+        list(move_all(stores))
+        assert stores.source.length() == 0
+    visitor = Visitor(stores)
+    exchange = visitor.request()
+    assert dict(exchange.session) == {"user": "ann"}
+    assert visitor.finish(exchange) is not None
+    exchange = visitor.request()
+    exchange.session.destroy()
+    visitor.finish(exchange)
+    clock.advance(60)
+    assert dict(Visitor(stores).request().session) == {}
+
+
+def test_what_the_new_table_refuses_keeps_no_other_back(stores: MovingStore) -> None:
+    """And nobody waits for it: it is in the old table as it was."""
+    for n in range(3):
+        stores.source.set(f"{n:032}", {"n": n})
+
+    class Refusing(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Insert) and calls[0].values["n"] == 1:
+                raise StoreError("refused")
+            return super().perform(calls)
+
+    *_, last = move_all(Refusing(stores.target, stores.source))
+    assert (last.looked_at, last.moved, last.reasons) == (3, 2, {"StoreError": 1})
+    assert stores.source.all() == [{"n": 1}]
+
+
+def test_a_new_table_that_is_missing_is_no_matter_of_single_sessions(stores: MovingStore) -> None:
+    stores.source.set(SID, {"user": "ann"})
+    with SQLSessionStore("sqlite://", check_expiration_interval=0) as missing:
+        with pytest.raises(StoreError, match="does not exist"):
+            list(move_all(MovingStore(missing, stores.source)))
+    assert stores.source.all() == [{"user": "ann"}]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_digests_can_not_be_imported(stores: MovingStore, dry_run: bool) -> None:
+    """Nobody knows the ids that they are of; their visitors do."""
+    stores.target.set(SID, {"user": "ann"})
+    with pytest.raises(ConfigurationError, match="not hold session ids but their digests"):
+        list(move_all(MovingStore(stores.source, stores.target), dry_run=dry_run))
+
+
+def test_a_session_that_fills_its_column_is_moved(services: Services) -> None:
+    """Sequelize's TEXT ends at 64 KiB in MySQL, and the mark has to fit besides."""
+    url = services.url("pymysql")
+    options: Any = {"check_expiration_interval": 0}
+    with (
+        SQLSessionStore.connect_session_sequelize(url, table_name="full", **options) as source,
+        SQLSessionStore(url, table_name="roomy", **options) as target,
+    ):
+        for store in (source, target):
+            store.sync()
+            store.clear()
+        room = source.max_size - len(source.codec.encode({"much": ""}))
+        source.set(SID, {"much": "x" * room})
+        *_, last = move_all(MovingStore(target, source))
+        assert (last.moved, last.failed) == (1, 0)
+        assert target.all() == [{"much": "x" * room}]
 
 
 @pytest.fixture
