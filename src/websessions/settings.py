@@ -287,7 +287,8 @@ class SessionSettings:
         load: "eager" loads the session before the handler runs, "on_demand" when the handler
             awaits `session.load()`. Sync adapters always load at first use.
         on_corrupt: a stored session that can not be decoded: "new" logs an error and gives the
-            visitor a new session, "error" lets the request fail with `CorruptRecord`.
+            visitor a new session, "error" lets the request fail with `CorruptRecord`. The same
+            for one that can not be moved to the table of a `MovingStore`, whatever its error.
         on_conflict: what becomes of a save whose session another request has changed since it was
             read. "merge": its changes are made to what is there, and of two changes of one key the
             later wins. "overwrite": all of it wins. "error": it fails with `Conflict`. A dict of

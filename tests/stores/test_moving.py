@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from websessions import (
     CookieSettings,
     FormerCookie,
     MemoryStore,
+    SessionError,
     SessionSettings,
     Sid,
     StoreError,
@@ -152,7 +154,51 @@ def test_a_cookie_of_another_secret_opens_nothing(stores: MovingStore) -> None:
     stores.source.set(SID, {"user": "ann"})
     visitor = Visitor(stores, SessionSettings(secret=SECRET, former=FormerCookie(secret="another")))
     assert dict(visitor.request().session) == {}
-    assert dict(Visitor(stores, SessionSettings(secret=SECRET)).request().session) == {}
+
+
+def test_a_store_of_two_wants_to_know_the_former_cookie(stores: MovingStore) -> None:
+    """Without it nothing would ever be moved, and everybody be logged out."""
+    with pytest.raises(ConfigurationError, match=r"MovingStore .*former=FormerCookie"):
+        Visitor(stores, SessionSettings(secret=SECRET))
+
+
+def test_a_new_cookie_that_the_browser_would_refuse_replaces_none(
+    stores: MovingStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A secure one by http: the old one opens the session until a request comes by https."""
+    stores.source.set(SID, {"user": "ann"})
+    secure = replace(SETTINGS, cookie=CookieSettings(secure=True))
+    visitor = Visitor(stores, secure)
+    for _ in range(3):
+        exchange = visitor.request()
+        assert exchange.session["user"] == "ann"
+        assert visitor.finish(exchange) is None
+        clock.advance(60)
+    assert caplog.text.count("set proxy=True") == 1
+    exchange = SyncExchange(Lifecycle(stores, secure), COOKIE, https=True)
+    assert exchange.session["user"] == "ann"
+    assert exchange.finish().cookie is not None
+
+
+@pytest.mark.parametrize(
+    "data", ['{"cookie":7}', '{"cookie":{},"a":' + "[" * 300 + "]" * 300 + "}"]
+)
+def test_what_can_not_be_moved_is_no_error_for_its_visitor(stores: MovingStore, data: str) -> None:
+    """As a row that can not be read is none. It stays where it is, to be looked at."""
+    stores.source.set(SID, {"user": "ann"})
+    source: Any = stores.source
+    with source._opened.engine.begin() as connection:
+        connection.execute(update(source.table).values(data=data))
+    exchange = Visitor(stores).request()
+    assert dict(exchange.session) == {}
+    exchange.finish()
+    exchange = Visitor(stores).request()
+    exchange.session.destroy()
+    exchange.finish()
+    assert stores.source.length() == 1
+    exchange = Visitor(stores, replace(SETTINGS, on_corrupt="error")).request()
+    with pytest.raises(SessionError):
+        dict(exchange.session)
 
 
 def test_the_old_cookie_opens_what_was_imported(stores: MovingStore) -> None:
@@ -359,9 +405,11 @@ def test_what_the_new_table_refuses_keeps_no_other_back(stores: MovingStore) -> 
 
 def test_a_new_table_that_is_missing_is_no_matter_of_single_sessions(stores: MovingStore) -> None:
     stores.source.set(SID, {"user": "ann"})
-    with SQLSessionStore("sqlite://", check_expiration_interval=0) as missing:
-        with pytest.raises(StoreError, match="does not exist"):
-            list(move_all(MovingStore(missing, stores.source)))
+    with (
+        SQLSessionStore("sqlite://", check_expiration_interval=0) as missing,
+        pytest.raises(StoreError, match="does not exist"),
+    ):
+        list(move_all(MovingStore(missing, stores.source)))
     assert stores.source.all() == [{"user": "ann"}]
 
 
