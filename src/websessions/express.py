@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import NoneType
@@ -28,6 +29,9 @@ _COOKIE: Final = "cookie"
 _BARE: Final = {"originalMaxAge": None, "expires": None, "httpOnly": True, "path": "/"}
 """The cookie that express-session makes without options."""
 
+_FIXED: Final = "$fixed"
+"""Beside `expires`: a handler has set that, and until it is written it is no span yet."""
+
 _LONGEST: Final = timedelta(days=365_250)  # `now + span` is still a datetime
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -42,6 +46,9 @@ class ExpressForm:
     def lifetime(self, kept: Any) -> Lifetime:
         if not isinstance(kept, dict):
             raise ValueError(f"{_COOKIE} is not an object")
+        if kept.get(_FIXED) is True and type(kept.get("expires")) is str:
+            with suppress(ValueError):
+                return Lifetime(None, datetime.fromisoformat(kept["expires"]).astimezone(UTC))
         age = kept.get("originalMaxAge")
         if age is None:
             return NO_LIFETIME
@@ -55,9 +62,12 @@ class ExpressForm:
     def changed(self, kept: Any, lifetime: Lifetime, *, is_default: bool) -> Any:
         if kept is not None and self.lifetime(kept) == lifetime:
             return kept
-        expires = None if lifetime.expires is None else _iso(lifetime.expires)
+        cookie = _without_mark(kept or {})
+        if lifetime.expires is not None:
+            fixed = {"originalMaxAge": None, "expires": _iso(lifetime.expires), _FIXED: True}
+            return {**cookie, **fixed}
         age = None if lifetime.max_age is None else lifetime.max_age // _MILLISECOND
-        return {**(kept or {}), "originalMaxAge": age, "expires": expires}
+        return {**cookie, "originalMaxAge": age, "expires": None}
 
     def written(
         self,
@@ -72,7 +82,7 @@ class ExpressForm:
 
         A fixed end is a `max_age` from here on: Express knows no other.
         """
-        cookie = {} if kept is None else kept
+        cookie = {} if kept is None else _without_mark(kept)
         if "path" not in cookie:
             cookie = {**_attributes(settings, https=https), **cookie}
         if lifetime.expires is not None:
@@ -82,6 +92,12 @@ class ExpressForm:
         if lifetime.is_persistent:
             return {**cookie, "expires": _iso(moment.expires)}
         return cookie
+
+
+def _without_mark(cookie: dict[str, Any]) -> dict[str, Any]:
+    if _FIXED not in cookie:
+        return cookie
+    return {name: value for name, value in cookie.items() if name != _FIXED}
 
 
 def _attributes(settings: CookieSettings, *, https: bool) -> dict[str, Any]:
@@ -157,7 +173,10 @@ class ExpressJSON:
             raise ValueError("the top level is not an object")
         document: dict[str, Any] = {}
         for key, value in stored.items():
-            document[COOKIE_KEY if key == _COOKIE else _escaped(key)] = value
+            if key == _COOKIE:
+                document[COOKIE_KEY] = value
+            elif key not in _TAKEN:  # which Express can write, and drops when it reads
+                document[_escaped(key)] = value
         return document
 
 
@@ -186,7 +205,8 @@ def _unescaped(key: str) -> str:
 _METHODS: Final = (
     *("id", "req", "save", "touch", "reload", "destroy", "regenerate", "resetMaxAge"),
     *("constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty"),
-    *("isPrototypeOf", "propertyIsEnumerable"),
+    *("isPrototypeOf", "propertyIsEnumerable", "__proto__"),
+    *("__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__"),
 )
 _TAKEN: Final[Mapping[object, str]] = {
     _COOKIE: "Express keeps the session's cookie under this key; use another one, or"
