@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import text, update
+from sqlalchemy import create_engine, text, update
 
 from tests.fixtures.services import Services
 from websessions import (
@@ -266,6 +266,60 @@ def test_what_can_not_be_moved_stays(stores: MovingStore, dry_run: bool) -> None
     assert (last.looked_at, last.moved, last.failed) == (3, 2, 1)
     assert last.reasons == {"CorruptRecord": 1}
     assert stores.source.length() == (3 if dry_run else 1)
+
+
+def test_a_store_of_two_has_the_rules_of_the_new_one(clock: FakeClock) -> None:
+    options: Any = {"check_expiration_interval": 0}
+    with (
+        SQLSessionStore.connect_session_sequelize("sqlite://", **options) as source,
+        SQLSessionStore(
+            "sqlite://",
+            table_name="moved",
+            max_size=1000,
+            expiration=60,
+            touch_after=7,
+            disable_touch=True,
+            clock=clock,
+            **options,
+        ) as target,
+    ):
+        stores = MovingStore(target, source)
+        for rule in (
+            *("codec", "max_size", "expiration", "touch_after", "disable_touch", "clock"),
+            *("longest_sid", "locks"),
+        ):
+            assert getattr(stores, rule) == getattr(target, rule), rule
+            assert getattr(stores, rule) != getattr(source, rule), rule
+
+
+def test_a_session_that_has_just_been_moved_can_be_locked_and_joined(stores: MovingStore) -> None:
+    """All that the new store can do, in the very request that moves it."""
+    stores.source.set(SID, {"balance": 1})
+    visitor = Visitor(stores)
+    exchange = visitor.request()
+    with exchange.session.lock():
+        exchange.session["balance"] += 1
+    target: Any = stores.target
+    engine = create_engine(target._opened.engine.url)
+    with engine.connect() as connection:
+        exchange.session["balance"] += 1
+        exchange.session.save(within=connection)
+        connection.rollback()
+    engine.dispose()
+    assert visitor.finish(exchange) is not None
+    assert stores.target.all() == [{"balance": 2}]
+
+
+def test_a_session_that_was_moved_between_two_looks_is_found(stores: MovingStore) -> None:
+    class Overtaken(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if type(calls[0]).__name__ == "_AtSource" and isinstance(calls[0].call, Load):
+                list(move_all(stores))
+            return super().perform(calls)
+
+    stores.source.set(SID, {"user": "ann"})
+    visitor = Visitor(Overtaken(stores.target, stores.source))
+    assert dict(visitor.request().session) == {"user": "ann"}
 
 
 class Overtaken(MovingStore):
