@@ -46,7 +46,7 @@ from uuid import UUID
 
 from websessions.errors import SessionEncodingError, SessionTooLarge
 
-__all__ = ["MAX_DEPTH", "Codec", "JSONCodec", "encode_within"]
+__all__ = ["MAX_DEPTH", "Codec", "JSONCodec", "encode_within", "json_dumps", "json_loads"]
 
 MAX_DEPTH: Final = 200
 """How many JSON lists and objects may enclose one another, in either direction.
@@ -109,7 +109,7 @@ class JSONCodec:
             return self._dump(tree)
         except (ValueError, OverflowError, TypeError):
             # A surrogate is all that UTF-8 refuses, and backslashreplace writes it as JSON does.
-            return _dumps(tree).encode("utf-8", "backslashreplace")
+            return json_dumps(tree).encode("utf-8", "backslashreplace")
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """Raises `ValueError` for anything but a session that `encode` wrote, or plain JSON."""
@@ -202,18 +202,21 @@ def _finite(text: str) -> float:
     return number
 
 
-_dumps: Final = json.JSONEncoder(
+json_dumps: Final = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
 ).encode
-_loads: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+"""JSON without spaces, and with nothing that only Python knows."""
+
+json_loads: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+"""The same back; NaN and infinities are a `ValueError`."""
 
 
 def _dump_strictly(values: object) -> bytes:
-    return _dumps(values).encode()
+    return json_dumps(values).encode()
 
 
 def _load(data: bytes) -> Any:
-    return _loads(data.decode())
+    return json_loads(data.decode())
 
 
 def _msgspec() -> tuple[Callable[[object], bytes], Callable[[bytes], Any]] | None:

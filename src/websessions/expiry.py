@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-__all__ = ["NO_LIFETIME", "Lifetime", "expires_at", "touch_is_due"]
+__all__ = ["LONGEST_SPAN", "NO_LIFETIME", "Lifetime", "expires_at", "touch_is_due"]
 
 
 class Lifetime(NamedTuple):
@@ -22,6 +22,9 @@ class Lifetime(NamedTuple):
 
 NO_LIFETIME: Final = Lifetime(None, None)
 """As long as the browser."""
+
+LONGEST_SPAN: Final = timedelta(days=365_250)
+"""1000 years: what is so far from now is still a datetime."""
 
 
 def expires_at(

@@ -7,17 +7,18 @@ surrogates, numbers of any size. Dates are strings here, as they are in Express 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import NoneType
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final
 
+from .codec import json_dumps, json_loads
 from .cookie_form import CookieForm, Moment
 from .errors import SessionEncodingError
-from .expiry import NO_LIFETIME, Lifetime
+from .expiry import LONGEST_SPAN, NO_LIFETIME, Lifetime
 from .settings import COOKIE_KEY, CookieSettings
 
 __all__ = ["ExpressForm", "ExpressJSON"]
@@ -28,7 +29,9 @@ _COOKIE: Final = "cookie"
 _BARE: Final = {"originalMaxAge": None, "expires": None, "httpOnly": True, "path": "/"}
 """The cookie that express-session makes without options."""
 
-_LONGEST: Final = timedelta(days=365_250)  # `now + span` is still a datetime
+_FIXED: Final = "$fixed"
+"""Beside `expires`: a handler has set that, and until it is written it is no span yet."""
+
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -42,22 +45,28 @@ class ExpressForm:
     def lifetime(self, kept: Any) -> Lifetime:
         if not isinstance(kept, dict):
             raise ValueError(f"{_COOKIE} is not an object")
+        if kept.get(_FIXED) is True and type(kept.get("expires")) is str:
+            with suppress(ValueError):
+                return Lifetime(None, datetime.fromisoformat(kept["expires"]).astimezone(UTC))
         age = kept.get("originalMaxAge")
         if age is None:
             return NO_LIFETIME
         if isinstance(age, bool) or not isinstance(age, int | float):
             raise ValueError("originalMaxAge is not a number")
         try:
-            return Lifetime(min(timedelta(milliseconds=age), _LONGEST), None)
+            return Lifetime(min(timedelta(milliseconds=age), LONGEST_SPAN), None)
         except OverflowError:
-            return Lifetime(_LONGEST, None)
+            return Lifetime(LONGEST_SPAN, None)
 
     def changed(self, kept: Any, lifetime: Lifetime, *, is_default: bool) -> Any:
         if kept is not None and self.lifetime(kept) == lifetime:
             return kept
-        expires = None if lifetime.expires is None else _iso(lifetime.expires)
+        cookie = _without_mark(kept or {})
+        if lifetime.expires is not None:
+            fixed = {"originalMaxAge": None, "expires": _iso(lifetime.expires), _FIXED: True}
+            return {**cookie, **fixed}
         age = None if lifetime.max_age is None else lifetime.max_age // _MILLISECOND
-        return {**(kept or {}), "originalMaxAge": age, "expires": expires}
+        return {**cookie, "originalMaxAge": age, "expires": None}
 
     def written(
         self,
@@ -72,7 +81,7 @@ class ExpressForm:
 
         A fixed end is a `max_age` from here on: Express knows no other.
         """
-        cookie = {} if kept is None else kept
+        cookie = {} if kept is None else _without_mark(kept)
         if "path" not in cookie:
             cookie = {**_attributes(settings, https=https), **cookie}
         if lifetime.expires is not None:
@@ -82,6 +91,12 @@ class ExpressForm:
         if lifetime.is_persistent:
             return {**cookie, "expires": _iso(moment.expires)}
         return cookie
+
+
+def _without_mark(cookie: dict[str, Any]) -> dict[str, Any]:
+    if _FIXED not in cookie:
+        return cookie
+    return {name: value for name, value in cookie.items() if name != _FIXED}
 
 
 def _attributes(settings: CookieSettings, *, https: bool) -> dict[str, Any]:
@@ -134,7 +149,7 @@ class ExpressJSON:
             document[_unescaped(key)] = value
         try:
             writes_itself = _check(document, "")
-            text = _write(document) if writes_itself else _dumps(document)
+            text = _write(document) if writes_itself else json_dumps(document)
         except RecursionError:
             raise SessionEncodingError("", "lists and dicts are nested too deep") from None
         # A surrogate is all that UTF-8 refuses, and backslashreplace writes it as JavaScript does.
@@ -145,7 +160,7 @@ class ExpressJSON:
         problem = ""
         stored: Any = None
         try:
-            stored = _loads(data.decode())
+            stored = json_loads(data.decode())
         except RecursionError:
             problem = "lists and objects are nested too deep"
         except ValueError as error:
@@ -157,7 +172,10 @@ class ExpressJSON:
             raise ValueError("the top level is not an object")
         document: dict[str, Any] = {}
         for key, value in stored.items():
-            document[COOKIE_KEY if key == _COOKIE else _escaped(key)] = value
+            if key == _COOKIE:
+                document[COOKIE_KEY] = value
+            elif key not in _TAKEN:  # which Express can write, and drops when it reads
+                document[_escaped(key)] = value
         return document
 
 
@@ -186,7 +204,8 @@ def _unescaped(key: str) -> str:
 _METHODS: Final = (
     *("id", "req", "save", "touch", "reload", "destroy", "regenerate", "resetMaxAge"),
     *("constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty"),
-    *("isPrototypeOf", "propertyIsEnumerable"),
+    *("isPrototypeOf", "propertyIsEnumerable", "__proto__"),
+    *("__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__"),
 )
 _TAKEN: Final[Mapping[object, str]] = {
     _COOKIE: "Express keeps the session's cookie under this key; use another one, or"
@@ -201,10 +220,6 @@ _TAKEN: Final[Mapping[object, str]] = {
 
 
 # -- Writing -------------------------------------------------------------------------------------
-
-_dumps: Final = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
-).encode
 
 _SAFE: Final = 2**53
 """Below this, every integer is a JavaScript number."""
@@ -268,9 +283,9 @@ def _is_javascript(value: int) -> bool:
 
 
 def _write(value: object) -> str:
-    """The same as `_dumps`, but small floats as JavaScript writes them."""
+    """The same as `json_dumps`, but small floats as JavaScript writes them."""
     if type(value) is dict:
-        return "{" + ",".join(f"{_dumps(k)}:{_write(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{json_dumps(k)}:{_write(v)}" for k, v in value.items()) + "}"
     if type(value) is list:
         return "[" + ",".join(map(_write, value)) + "]"
     if type(value) is float and 0 < abs(value) < 1e-4:
@@ -278,21 +293,4 @@ def _write(value: object) -> str:
         if int(exponent) < -6:
             return f"{digits}e{int(exponent)}"
         return format(Decimal(repr(value)), "f")
-    return _dumps(value)
-
-
-# -- Reading -------------------------------------------------------------------------------------
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"the constant {name}")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number - number != 0:
-        raise ValueError("a number out of range")
-    return number
-
-
-_loads: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+    return json_dumps(value)

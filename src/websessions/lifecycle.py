@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -16,7 +17,14 @@ from typing import Any, Final, Generic, TypeVar
 from .codec import encode_within
 from .cookie import SessionCookies
 from .cookie_form import OWN_FORM, CookieForm, Moment, form_of
-from .errors import ConfigurationError, CorruptRecord, SessionError, StoreError
+from .errors import (
+    ConfigurationError,
+    CorruptRecord,
+    SessionEncodingError,
+    SessionError,
+    SessionTooLarge,
+    StoreError,
+)
 from .expiry import expires_at, touch_is_due
 from .joined import Joined, after_transaction_steps, end_steps, refuse_open_end
 from .lock import Held, releasing_steps
@@ -74,6 +82,11 @@ class Lifecycle(Generic[S]):
         self.refreshes_cookies = self.cookie_form is not OWN_FORM
         self.writes_as_read: bool = getattr(store.codec, "writes_as_read", True)
         self.ids = FORMATS[settings.cookie.format].ids
+        if self.moves and former is None:
+            raise ConfigurationError(
+                f"a {type(store).__name__} moves the sessions of those who come with a cookie that"
+                " they had before: say what it looks like, with former=FormerCookie(secret=...)"
+            )
         longest: int | None = getattr(store, "longest_sid", None)
         if settings.genid is None and longest is not None and self.ids.length > longest:
             raise ConfigurationError(
@@ -85,7 +98,7 @@ class Lifecycle(Generic[S]):
         self._corrupt: set[Key] = set()
         self._warned = False
 
-    def report_corrupt(self, key: Key, error: CorruptRecord) -> None:
+    def report_corrupt(self, key: Key, error: SessionError) -> None:
         """Log a corrupt record as an error, once a record: its visitor may come back often."""
         if key in self._corrupt:
             return
@@ -98,8 +111,8 @@ class Lifecycle(Generic[S]):
         if not self._warned:
             self._warned = True
             log.warning(
-                "no session is stored: its cookie needs https and the request came by http;"
-                " behind a proxy that ends TLS, set proxy=True"
+                "no session is stored, or given a new cookie: that needs https and the request came"
+                " by http; behind a proxy that ends TLS, set proxy=True"
             )
 
 
@@ -223,7 +236,8 @@ class RequestSession(ABC, Generic[S]):
             if record is not None:
                 document, _ = decode_document(self._store.codec, record)
                 self.session._adopt(self._presented, document)
-        except CorruptRecord as error:
+        except (CorruptRecord, SessionEncodingError, SessionTooLarge) as error:
+            # The latter two: it is in another table, and does not fit this one.
             if self._rules.settings.on_corrupt == "error":
                 raise
             self._rules.report_corrupt(key, error)
@@ -234,7 +248,7 @@ class RequestSession(ABC, Generic[S]):
         else:
             self._found(record)
             self._as_found = self._as_found or record
-            if self._by_former and self._row is Row.LIVE and not self.responding:
+            if self._by_former and self._row is Row.LIVE and self._can_be_given_another():
                 # The id has been in another table, and its cookie counts once.
                 self._by_former = False
                 self.session._intent = Intent.REGENERATE
@@ -456,7 +470,8 @@ class RequestSession(ABC, Generic[S]):
         ended = self._presented
         assert ended is not None
         if self._row is Row.UNREAD and self._by_former and self._rules.moves:
-            yield Fetch(ended)  # from wherever it is
+            with suppress(CorruptRecord, SessionEncodingError, SessionTooLarge):
+                yield Fetch(ended)  # from wherever it is; what can not be moved opens nothing
         yield from ask(Delete(self._store.key(ended)))
         if self.session._sid == ended:
             self.session._sid = None
@@ -545,6 +560,15 @@ class RequestSession(ABC, Generic[S]):
                 "a new session can not be saved after the response has begun: its cookie can not"
                 " be set any more; write to the session before, or save an existing one"
             )
+        if self._rules.cookies.can_be_set(https=self._https):
+            return True
+        self._rules.report_unsettable()
+        return False
+
+    def _can_be_given_another(self) -> bool:
+        """Whether the browser would take a cookie in the place of the former one."""
+        if self.responding:
+            return False
         if self._rules.cookies.can_be_set(https=self._https):
             return True
         self._rules.report_unsettable()

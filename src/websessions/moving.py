@@ -12,14 +12,15 @@ never in neither store, and one that has ended meanwhile, or was moved, is not i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from .codec import Codec, encode_within
 from .cookie_form import form_of
 from .direct import AsyncSessionStore, SessionStore
-from .errors import ConfigurationError, SessionError
-from .expiry import NO_LIFETIME
+from .errors import ConfigurationError, SessionError, StoreError, StoreUnavailable
+from .expiry import NO_LIFETIME, Lifetime
 from .run import Pause, run, run_async
 from .session import decode_document
 from .settings import COOKIE_KEY
@@ -143,22 +144,35 @@ def _move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
     patience = _PATIENCE
     while True:
         record = yield from ask(Load(key))
-        if record is not None:
-            return record
         found = yield from ask(_AtSource(Load(former)))
         if found is None:
             # Another request may have moved it since the first look.
-            return (yield from ask(Load(key)))
+            return record or (yield from ask(Load(key)))
         values, data, marked = _converted(stores, found)
         if marked is None and patience > 0:
             patience -= _WAIT
             yield from ask(Pause(_WAIT))
             continue
+        if record is not None:
+            # Whoever moved it died before it was deleted there, where the old cookie would find
+            # it again when its visitor has logged out.
+            yield from ask(_AtSource(Delete(former)))
+            return record
+        claimed = None
         if marked is not None:
             claim = Replace(found, marked, found.expires, values)
-            if (yield from ask(_AtSource(claim))) is None:
+            claimed = yield from ask(_AtSource(claim))
+            if claimed is None:
                 continue
-        record = yield from ask(Insert(key, data, found.expires, values))
+        try:
+            record = yield from ask(Insert(key, data, found.expires, values))
+        except StoreError:
+            if claimed is not None:
+                # Nobody moves it now, so nobody needs to wait.
+                with suppress(StoreError):
+                    restored = Replace(claimed, found.data, found.expires, values)
+                    yield from ask(_AtSource(restored))
+            raise
         there: bool = yield from ask(_AtSource(Delete(former)))
         if record is not None and there:
             return record
@@ -176,13 +190,21 @@ def _converted(stores: _Moving[Any], record: Record) -> tuple[dict[str, Any], by
     """
     target: StoreRules = stores.target
     values, lifetime = decode_document(stores.source.codec, record)
-    marked = None
-    if not values.pop(_MOVING, False):
-        marked = stores.source.codec.encode({**values, _MOVING: True})
+    moves = bool(values.pop(_MOVING, False))
     values.pop(COOKIE_KEY, None)
-    kept = form_of(target.codec).changed(None, lifetime, is_default=lifetime == NO_LIFETIME)
-    document = values if kept is None else {**values, COOKIE_KEY: kept}
+    marked = None
+    if not moves:
+        # Without what else is kept of the cookie, to make room: the column may be full.
+        document = _with_lifetime(stores.source.codec, values, lifetime)
+        marked = stores.source.codec.encode({**document, _MOVING: True})
+    document = _with_lifetime(target.codec, values, lifetime)
     return values, encode_within(target.codec, document, target.max_size), marked
+
+
+def _with_lifetime(codec: Codec, values: dict[str, Any], lifetime: Lifetime) -> dict[str, Any]:
+    """A document of these values, with this lifetime where it is not the settings' own."""
+    kept = form_of(codec).changed(None, lifetime, is_default=lifetime == NO_LIFETIME)
+    return values if kept is None else {**values, COOKIE_KEY: kept}
 
 
 @dataclass(frozen=True)
@@ -211,25 +233,39 @@ def move_all(stores: MovingStore, *, dry_run: bool = False) -> Iterator[Moved]:
         stores: from where to where. The source's keys are the session ids.
         dry_run: only read, and try whether each can be kept.
 
+    Raises:
+        ConfigurationError: the source's keys are something else.
+        StoreError: a database can not be reached, or has no such table. Where it only refuses one
+            session, that is counted.
+
     >>> for progress in move_all(MovingStore(store, express)):    # doctest: +SKIP
     ...     print(progress.moved)
     """
     looked_at = moved = failed = 0
     reasons: dict[str, int] = {}
     after: Key | None = None
+    if not dry_run:
+        run(ask(Scan(None, 1)), stores.target)  # what fails here would fail for each
     while True:
         page = run(ask(Scan(after, PAGE)), stores.source)
         for record in page:
             looked_at += 1
+            sid = Sid(record.key.decode("utf-8", "replace"))
+            if stores.source.key(sid) != record.key:
+                raise ConfigurationError(
+                    "the table to move from does not hold session ids but their digests, and no"
+                    " digest leads to its id; a MovingStore moves each session with its visitor"
+                )
             try:
                 if dry_run:
                     _converted(stores, record)
                     moved += 1
                 else:
                     # None: its visitor has logged out meanwhile, or it has expired.
-                    sid = Sid(record.key.decode("utf-8", "surrogatepass"))
                     moved += run(_move_steps(stores, sid), stores) is not None
-            except SessionError as error:
+            except StoreUnavailable:
+                raise
+            except (SessionError, StoreError) as error:
                 failed += 1
                 reasons[type(error).__name__] = reasons.get(type(error).__name__, 0) + 1
         yield Moved(looked_at, moved, failed, dict(reasons))

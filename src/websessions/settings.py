@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Self, TypeAlias, TypedDict, Unpack, cast
 
 from .errors import ConfigurationError
-from .expiry import Lifetime
+from .expiry import LONGEST_SPAN, Lifetime
 from .resolvers import Resolver
 from .signing import FORMATS, CookieFormat
 
@@ -82,7 +82,6 @@ class SessionOptions(OptionalSessionOptions):
     secret: str | bytes | Sequence[str | bytes]
 
 
-_LONGEST = timedelta(days=365_250)  # `now + span` is still a datetime
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)  # RFC 9110, 5.6.2
 _ATTRIBUTE = re.compile(r"[ !-:<-~]*", re.ASCII)  # RFC 6265, 4.1.1: no control characters, no ";"
 
@@ -101,7 +100,7 @@ def as_span(value: timedelta | Seconds, name: str) -> timedelta:
         raise ConfigurationError(f"{name} is no span of time: {value!r} seconds") from None
     if span < timedelta(0):
         raise ConfigurationError(f"{name} can not be negative, it is {value!r}")
-    if span > _LONGEST:
+    if span > LONGEST_SPAN:
         raise ConfigurationError(f"{name} can not be over 1000 years, it is {value!r}")
     return span
 
@@ -288,7 +287,8 @@ class SessionSettings:
         load: "eager" loads the session before the handler runs, "on_demand" when the handler
             awaits `session.load()`. Sync adapters always load at first use.
         on_corrupt: a stored session that can not be decoded: "new" logs an error and gives the
-            visitor a new session, "error" lets the request fail with `CorruptRecord`.
+            visitor a new session, "error" lets the request fail with `CorruptRecord`. The same
+            for one that can not be moved to the table of a `MovingStore`, whatever its error.
         on_conflict: what becomes of a save whose session another request has changed since it was
             read. "merge": its changes are made to what is there, and of two changes of one key the
             later wins. "overwrite": all of it wins. "error": it fails with `Conflict`. A dict of

@@ -11,15 +11,33 @@ from functools import cache, partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, create_engine, inspect, text, update
+from sqlalchemy import (
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    create_engine,
+    inspect,
+    text,
+    update,
+)
 from sqlalchemy.dialects import mysql
 
 from tests.fixtures.services import Services
 from tests.sql.drivers import in_transaction
-from websessions import ConfigurationError, CorruptRecord, JSONCodec, SessionTooLarge, Sid
-from websessions.sid import Key, plain_key
+from websessions import (
+    ConfigurationError,
+    CorruptRecord,
+    JSONCodec,
+    SessionSettings,
+    SessionTooLarge,
+    Sid,
+)
+from websessions.lifecycle import Lifecycle
+from websessions.sid import HASHED, Key, plain_key
 from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
-from websessions.sql.formats import CONNECT_SESSION_SEQUELIZE
+from websessions.sql.formats import CONNECT_SESSION_SEQUELIZE, FormatColumn
 from websessions.store import Load
 from websessions.testing import AnyStore, FakeClock
 from websessions.testing.bench import Bench, Capabilities, MakeStore
@@ -419,6 +437,28 @@ class TestOptions:
     def test_what_can_not_work_is_refused(self, options: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
             SQLSessionStore.connect_session_sequelize("sqlite://", **options)
+
+    def test_a_column_is_of_one_table_and_there_once(self) -> None:
+        columns = [Column("userId", String(20))]
+        SQLSessionStore.connect_session_sequelize("sqlite://", columns=columns)
+        for wrong in (columns, [Column("sid", Integer)], [Column("a", Integer) for _ in range(2)]):
+            with pytest.raises(ConfigurationError, match="make one for each store"):
+                SQLSessionStore.connect_session_sequelize("sqlite://", columns=wrong)
+
+    def test_a_layout_may_have_digests(self) -> None:
+        """Whose length says nothing about ids. No other rule for keys is one that can be read."""
+        hashed = replace(
+            CONNECT_SESSION_SEQUELIZE,
+            key_rule=HASHED,
+            sid=FormatColumn("sid", LargeBinary(32)),
+        )
+        with SQLSessionStore("sqlite://", layout=hashed) as store:
+            store.sync()
+            store.set(SID, {"user": "ann"})
+            assert store.get(SID) == {"user": "ann"}
+            Lifecycle(store, SessionSettings(secret="a long and random secret"))
+        with pytest.raises(ConfigurationError, match="key_rule is PLAIN or HASHED"):
+            replace(CONNECT_SESSION_SEQUELIZE, key_rule=lambda sid: plain_key(f"s:{sid.value}"))
 
     def test_columns_need_a_layout(self) -> None:
         with pytest.raises(ConfigurationError, match="columns are for a table that has a layout"):

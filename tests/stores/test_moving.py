@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import text, update
+from sqlalchemy import create_engine, text, update
 
 from tests.fixtures.services import Services
 from websessions import (
@@ -17,8 +18,10 @@ from websessions import (
     CookieSettings,
     FormerCookie,
     MemoryStore,
+    SessionError,
     SessionSettings,
     Sid,
+    StoreError,
 )
 from websessions.cli import main
 from websessions.exchange import AsyncExchange, SyncExchange
@@ -151,7 +154,51 @@ def test_a_cookie_of_another_secret_opens_nothing(stores: MovingStore) -> None:
     stores.source.set(SID, {"user": "ann"})
     visitor = Visitor(stores, SessionSettings(secret=SECRET, former=FormerCookie(secret="another")))
     assert dict(visitor.request().session) == {}
-    assert dict(Visitor(stores, SessionSettings(secret=SECRET)).request().session) == {}
+
+
+def test_a_store_of_two_wants_to_know_the_former_cookie(stores: MovingStore) -> None:
+    """Without it nothing would ever be moved, and everybody be logged out."""
+    with pytest.raises(ConfigurationError, match=r"MovingStore .*former=FormerCookie"):
+        Visitor(stores, SessionSettings(secret=SECRET))
+
+
+def test_a_new_cookie_that_the_browser_would_refuse_replaces_none(
+    stores: MovingStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A secure one by http: the old one opens the session until a request comes by https."""
+    stores.source.set(SID, {"user": "ann"})
+    secure = replace(SETTINGS, cookie=CookieSettings(secure=True))
+    visitor = Visitor(stores, secure)
+    for _ in range(3):
+        exchange = visitor.request()
+        assert exchange.session["user"] == "ann"
+        assert visitor.finish(exchange) is None
+        clock.advance(60)
+    assert caplog.text.count("set proxy=True") == 1
+    exchange = SyncExchange(Lifecycle(stores, secure), COOKIE, https=True)
+    assert exchange.session["user"] == "ann"
+    assert exchange.finish().cookie is not None
+
+
+@pytest.mark.parametrize(
+    "data", ['{"cookie":7}', '{"cookie":{},"a":' + "[" * 300 + "]" * 300 + "}"]
+)
+def test_what_can_not_be_moved_is_no_error_for_its_visitor(stores: MovingStore, data: str) -> None:
+    """As a row that can not be read is none. It stays where it is, to be looked at."""
+    stores.source.set(SID, {"user": "ann"})
+    source: Any = stores.source
+    with source._opened.engine.begin() as connection:
+        connection.execute(update(source.table).values(data=data))
+    exchange = Visitor(stores).request()
+    assert dict(exchange.session) == {}
+    exchange.finish()
+    exchange = Visitor(stores).request()
+    exchange.session.destroy()
+    exchange.finish()
+    assert stores.source.length() == 1
+    exchange = Visitor(stores, replace(SETTINGS, on_corrupt="error")).request()
+    with pytest.raises(SessionError):
+        dict(exchange.session)
 
 
 def test_the_old_cookie_opens_what_was_imported(stores: MovingStore) -> None:
@@ -219,6 +266,60 @@ def test_what_can_not_be_moved_stays(stores: MovingStore, dry_run: bool) -> None
     assert (last.looked_at, last.moved, last.failed) == (3, 2, 1)
     assert last.reasons == {"CorruptRecord": 1}
     assert stores.source.length() == (3 if dry_run else 1)
+
+
+def test_a_store_of_two_has_the_rules_of_the_new_one(clock: FakeClock) -> None:
+    options: Any = {"check_expiration_interval": 0}
+    with (
+        SQLSessionStore.connect_session_sequelize("sqlite://", **options) as source,
+        SQLSessionStore(
+            "sqlite://",
+            table_name="moved",
+            max_size=1000,
+            expiration=60,
+            touch_after=7,
+            disable_touch=True,
+            clock=clock,
+            **options,
+        ) as target,
+    ):
+        stores = MovingStore(target, source)
+        for rule in (
+            *("codec", "max_size", "expiration", "touch_after", "disable_touch", "clock"),
+            *("longest_sid", "locks"),
+        ):
+            assert getattr(stores, rule) == getattr(target, rule), rule
+            assert getattr(stores, rule) != getattr(source, rule), rule
+
+
+def test_a_session_that_has_just_been_moved_can_be_locked_and_joined(stores: MovingStore) -> None:
+    """All that the new store can do, in the very request that moves it."""
+    stores.source.set(SID, {"balance": 1})
+    visitor = Visitor(stores)
+    exchange = visitor.request()
+    with exchange.session.lock():
+        exchange.session["balance"] += 1
+    target: Any = stores.target
+    engine = create_engine(target._opened.engine.url)
+    with engine.connect() as connection:
+        exchange.session["balance"] += 1
+        exchange.session.save(within=connection)
+        connection.rollback()
+    engine.dispose()
+    assert visitor.finish(exchange) is not None
+    assert stores.target.all() == [{"balance": 2}]
+
+
+def test_a_session_that_was_moved_between_two_looks_is_found(stores: MovingStore) -> None:
+    class Overtaken(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if type(calls[0]).__name__ == "_AtSource" and isinstance(calls[0].call, Load):
+                list(move_all(stores))
+            return super().perform(calls)
+
+    stores.source.set(SID, {"user": "ann"})
+    visitor = Visitor(Overtaken(stores.target, stores.source))
+    assert dict(visitor.request().session) == {"user": "ann"}
 
 
 class Overtaken(MovingStore):
@@ -307,6 +408,89 @@ def test_whoever_comes_back_too_late_leaves_nothing(
     list(move_all(Slow(stores.target, stores.source)))
     assert stores.target.all() == [{"user": "ann", "visits": 1}]
     assert dict(visitor.request().session) == {"user": "ann", "visits": 1}
+
+
+@pytest.mark.parametrize("comes", ["the import", "the visitor"])
+def test_whoever_died_after_moving_leaves_no_way_back(
+    stores: MovingStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, comes: str
+) -> None:
+    """What is left in the old table is deleted before its visitor can log out of the new one."""
+    monkeypatch.setattr("websessions.moving._PATIENCE", 0.1)
+
+    class Dead(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if type(calls[0]).__name__ == "_AtSource" and isinstance(calls[0].call, Delete):
+                raise KeyboardInterrupt
+            return super().perform(calls)
+
+    stores.source.set(SID, {"user": "ann"})
+    with pytest.raises(KeyboardInterrupt):
+        list(move_all(Dead(stores.target, stores.source)))
+    assert (stores.source.length(), stores.target.length()) == (1, 1)
+    if comes == "the import":
+        list(move_all(stores))
+        assert stores.source.length() == 0
+    visitor = Visitor(stores)
+    exchange = visitor.request()
+    assert dict(exchange.session) == {"user": "ann"}
+    assert visitor.finish(exchange) is not None
+    exchange = visitor.request()
+    exchange.session.destroy()
+    visitor.finish(exchange)
+    clock.advance(60)
+    assert dict(Visitor(stores).request().session) == {}
+
+
+def test_what_the_new_table_refuses_keeps_no_other_back(stores: MovingStore) -> None:
+    """And nobody waits for it: it is in the old table as it was."""
+    for n in range(3):
+        stores.source.set(f"{n:032}", {"n": n})
+
+    class Refusing(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Insert) and calls[0].values["n"] == 1:
+                raise StoreError("refused")
+            return super().perform(calls)
+
+    *_, last = move_all(Refusing(stores.target, stores.source))
+    assert (last.looked_at, last.moved, last.reasons) == (3, 2, {"StoreError": 1})
+    assert stores.source.all() == [{"n": 1}]
+
+
+def test_a_new_table_that_is_missing_is_no_matter_of_single_sessions(stores: MovingStore) -> None:
+    stores.source.set(SID, {"user": "ann"})
+    with (
+        SQLSessionStore("sqlite://", check_expiration_interval=0) as missing,
+        pytest.raises(StoreError, match="does not exist"),
+    ):
+        list(move_all(MovingStore(missing, stores.source)))
+    assert stores.source.all() == [{"user": "ann"}]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_digests_can_not_be_imported(stores: MovingStore, dry_run: bool) -> None:
+    """Nobody knows the ids that they are of; their visitors do."""
+    stores.target.set(SID, {"user": "ann"})
+    with pytest.raises(ConfigurationError, match="not hold session ids but their digests"):
+        list(move_all(MovingStore(stores.source, stores.target), dry_run=dry_run))
+
+
+def test_a_session_that_fills_its_column_is_moved(services: Services) -> None:
+    """Sequelize's TEXT ends at 64 KiB in MySQL, and the mark has to fit besides."""
+    url = services.url("pymysql")
+    options: Any = {"check_expiration_interval": 0}
+    with (
+        SQLSessionStore.connect_session_sequelize(url, table_name="full", **options) as source,
+        SQLSessionStore(url, table_name="roomy", **options) as target,
+    ):
+        for store in (source, target):
+            store.sync()
+            store.clear()
+        room = source.max_size - len(source.codec.encode({"much": ""}))
+        source.set(SID, {"much": "x" * room})
+        *_, last = move_all(MovingStore(target, source))
+        assert (last.moved, last.failed) == (1, 0)
+        assert target.all() == [{"much": "x" * room}]
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 from ..codec import Codec
 from ..errors import ConfigurationError
 from ..express import ExpressJSON
-from ..sid import PLAIN, KeyRule
+from ..sid import HASHED, PLAIN, KeyRule
 from .table import Layout, MirrorFields, checked_mirrors
 
 __all__ = [
@@ -76,9 +76,12 @@ class TableFormat:
         dialects: the databases it knows, by SQLAlchemy's names; none for all of them.
         sid, data, expires: the columns that every format has. A moment is rounded by its type.
         created_at, updated_at: the columns that some have. A touch writes `updated_at`, too.
-        key_rule: what `sid` holds for a session id.
+        key_rule: what `sid` holds for a session id: `PLAIN` or `HASHED`.
         codec: what `data` holds, the cookie included.
         longest_data: bytes that fit `data`, by dialect, where that is less than a session may be.
+
+    Raises:
+        ConfigurationError: another `key_rule`.
     """
 
     package: str
@@ -93,13 +96,19 @@ class TableFormat:
     codec: Codec = field(default_factory=ExpressJSON)
     longest_data: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # The statements convert these two. What another one makes would be stored as if hashed.
+        if self.key_rule not in (PLAIN, HASHED):
+            raise ConfigurationError(f"key_rule is PLAIN or HASHED, not {self.key_rule!r}")
+
     def table(
         self, metadata: MetaData, name: str, schema: str | None, columns: Sequence[Column[Any]]
     ) -> Table:
         """The table, with further columns of the app's. A second call returns the same one.
 
         Raises:
-            ConfigurationError: the MetaData has another table of this name.
+            ConfigurationError: the MetaData has another table of this name, or a column can not be
+                in it.
         """
         there = metadata.tables.get(f"{schema}.{name}" if schema else name)
         if there is not None:
@@ -109,6 +118,14 @@ class TableFormat:
                 f"the MetaData has a table {name!r} already, and it is not laid out for"
                 f" {self.package}; give this store another registry, or none"
             )
+        taken = {part.name for part in self._parts}
+        for column in columns:
+            if column.name in taken or column.table is not None:
+                raise ConfigurationError(
+                    f"column {column.name!r} is there already, or was given to another store: make"
+                    " one for each store"
+                )
+            taken.add(column.name)
         ours = [part.column(primary_key=part is self.sid) for part in self._parts]
         table = Table(
             name,
@@ -167,7 +184,9 @@ class TableFormat:
 
     @property
     def longest_sid(self) -> int | None:
-        """How many characters of a session id fit the table."""
+        """How many characters of a session id fit the table; None where it has digests."""
+        if self.key_rule is not PLAIN:
+            return None
         length: int | None = getattr(self.sid.type, "length", None)
         return length
 
