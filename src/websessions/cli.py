@@ -39,14 +39,18 @@ def main() -> None:
     help="Which package made the table FROM.",
 )
 @click.option("--table", help="Its name, if it is not the package's own.")
+@click.option("--schema", help="Its schema, if it is not the database's default.")
 @click.option("--target-table", help="The name of the table TO, sessions by default.")
+@click.option("--target-schema", help="Its schema, if it is not the database's default.")
 @click.option("--dry-run", is_flag=True, help="Only read, and say what would be moved.")
 def import_sessions(
     source: str,
     target: str,
     layout: str,
     table: str | None,
+    schema: str | None,
     target_table: str | None,
+    target_schema: str | None,
     dry_run: bool,
 ) -> None:
     """Move the live sessions of the database FROM into the database TO.
@@ -56,8 +60,18 @@ def import_sessions(
     MovingStore). It can be interrupted and run again; what could not be moved is left where it is,
     and the exit code is 1.
     """
+    former = _LAYOUTS[layout]
     try:
-        moved = _import(source, target, layout, table, target_table, dry_run=dry_run)
+        with (
+            former(source, table_name=table, schema=schema, check_expiration_interval=0) as old,
+            SQLSessionStore(
+                target,
+                table_name=target_table,
+                schema=target_schema,
+                check_expiration_interval=0,
+            ) as new,
+        ):
+            moved = _import(MovingStore(new, old), dry_run=dry_run)
     except WebSessionsError as error:
         raise click.ClickException(str(error)) from error
     verb = "would be moved" if dry_run else "moved"
@@ -67,31 +81,18 @@ def import_sessions(
     sys.exit(1 if moved.failed else 0)
 
 
-def _import(
-    source: str,
-    target: str,
-    layout: str,
-    table: str | None,
-    target_table: str | None,
-    *,
-    dry_run: bool,
-) -> Moved:
-    moved = Moved(0, 0, 0, {})
-    with (
-        _LAYOUTS[layout](source, check_expiration_interval=0, table_name=table) as former,
-        SQLSessionStore(target, check_expiration_interval=0, table_name=target_table) as store,
-        Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        ) as progress,
-    ):
-        stores = MovingStore(store, former)
-        if not dry_run:
-            store.sync()
-        task = progress.add_task("reading" if dry_run else "moving", total=former.length())
+def _import(stores: MovingStore, *, dry_run: bool) -> Moved:
+    moved, total = Moved(0, 0, 0, {}), stores.source.length()
+    if not dry_run:
+        stores.target.sync()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as progress:
+        task = progress.add_task("reading" if dry_run else "moving", total=total)
         for moved in move_all(stores, dry_run=dry_run):
             progress.update(task, completed=moved.looked_at)
     return moved
