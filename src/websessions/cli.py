@@ -41,17 +41,21 @@ def main() -> None:
     help="Which package made the table FROM.",
 )
 @click.option("--table", help="Its name, if it is not the package's own.")
+@click.option("--schema", help="Its schema, if it is not the database's default.")
 @click.option(
     "--target-table",
     help="The name of the table TO, sessions by default. In one database the two names differ.",
 )
+@click.option("--target-schema", help="Its schema, if it is not the database's default.")
 @click.option("--dry-run", is_flag=True, help="Only read, and say what would be moved.")
 def import_sessions(
     source: str,
     target: str,
     layout: str,
     table: str | None,
+    schema: str | None,
     target_table: str | None,
+    target_schema: str | None,
     dry_run: bool,
 ) -> None:
     """Move the live sessions of the database FROM into the database TO.
@@ -61,10 +65,25 @@ def import_sessions(
     meanwhile (the option `former` and a MovingStore). It can be interrupted and run again; what
     could not be moved is left where it is, and the exit code is 1.
     """
-    try:
-        moved = _import(source, target, layout, table, target_table, dry_run=dry_run)
-    except WebSessionsError as error:
-        raise click.ClickException(str(error)) from error
+    with ExitStack() as opened:
+        with _about("FROM"):
+            old = opened.enter_context(
+                _LAYOUTS[layout](
+                    source, check_expiration_interval=0, table_name=table, schema=schema
+                )
+            )
+        with _about("TO"):
+            new = opened.enter_context(
+                SQLSessionStore(
+                    target,
+                    check_expiration_interval=0,
+                    table_name=target_table,
+                    schema=target_schema,
+                )
+            )
+        with _about("--target-table"):
+            stores = MovingStore(new, old)
+        moved = _import(stores, dry_run=dry_run)
     verb = "would be moved" if dry_run else "moved"
     click.echo(f"{moved.moved} of {moved.looked_at} live sessions {verb}")
     for reason, count in sorted(moved.reasons.items()):
@@ -72,40 +91,20 @@ def import_sessions(
     sys.exit(1 if moved.failed else 0)
 
 
-def _import(
-    source: str,
-    target: str,
-    layout: str,
-    table: str | None,
-    target_table: str | None,
-    *,
-    dry_run: bool,
-) -> Moved:
+def _import(stores: MovingStore, *, dry_run: bool) -> Moved:
     moved = Moved(0, 0, 0, {})
-    progress = Progress(
+    with _about("FROM (its table: --layout, --table, --schema)"):
+        total = stores.source.length()
+    if not dry_run:
+        with _about("TO"):
+            stores.target.sync()
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-    )
-    with ExitStack() as opened:
-        with _about("FROM"):
-            former = opened.enter_context(
-                _LAYOUTS[layout](source, check_expiration_interval=0, table_name=table)
-            )
-        with _about("TO"):
-            store = opened.enter_context(
-                SQLSessionStore(target, check_expiration_interval=0, table_name=target_table)
-            )
-        with _about("--target-table"):
-            stores = MovingStore(store, former)
-        opened.enter_context(progress)
-        if not dry_run:
-            with _about("TO"):
-                store.sync()
-        with _about("FROM (its table: --layout, --table)"):
-            total = former.length()
+    ) as progress:
         task = progress.add_task("reading" if dry_run else "moving", total=total)
         for moved in move_all(stores, dry_run=dry_run):
             progress.update(task, completed=moved.looked_at)

@@ -161,6 +161,7 @@ class TestLifetime:
             ({"originalMaxAge": None, "expires": None}, None),
             ({"originalMaxAge": None, "expires": "2026-11-24T09:24:55.308Z"}, None),
             ({}, None),
+            ({"originalMaxAge": 10**16}, timedelta(days=365_250)),
             ({"originalMaxAge": 10**300}, timedelta(days=365_250)),
         ],
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import create_engine, text, update
+from sqlalchemy import create_engine, inspect, text, update
 
 from tests.fixtures.services import Services
 from websessions import (
@@ -578,10 +578,33 @@ class TestCommand:
         assert "1 can not be moved: CorruptRecord" in err
 
     def test_an_error_is_one_line(self, url: str) -> None:
+        """And nothing has been made."""
         code, _, err = self.run(url, url, "--table", "Missing")
         assert code == 1
-        assert "Error: FROM (its table: --layout, --table): the session table does not exist" in err
+        assert (
+            "Error: FROM (its table: --layout, --table, --schema): the session table does not exist"
+            in err
+        )
         assert "Traceback" not in err
+        with create_engine(url).connect() as connection:
+            assert inspect(connection).get_table_names() == ["Old"]
+
+    def test_either_table_may_be_in_a_schema(self, services: Services) -> None:
+        url = services.url("psycopg", fresh=True)
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE SCHEMA former"))
+            connection.execute(text("CREATE SCHEMA own"))
+        with SQLSessionStore.connect_pg_simple(url, schema="former") as store:
+            store.sync()
+            store.set(SID, {"user_id": 7})
+        arguments = "--layout", "connect-pg-simple", "--schema", "former", "--target-schema", "own"
+        code, out, _ = self.run(url, url, *arguments)
+        assert (code, out) == (0, "1 of 1 live sessions moved\n")
+        with engine.connect() as connection:
+            users = connection.execute(text("SELECT user_id FROM own.sessions"))
+            assert [user for (user,) in users] == ["7"]
+        engine.dispose()
 
     def test_a_table_is_not_moved_into_itself(self, url: str) -> None:
         """SQLite takes `Sessions` and `sessions` for the same."""

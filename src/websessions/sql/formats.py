@@ -120,7 +120,7 @@ class TableFormat:
             )
         taken = {part.name for part in self._parts}
         for column in columns:
-            if column.name in taken or column.table is not None:
+            if column.name in taken or getattr(column, "table", None) is not None:
                 raise ConfigurationError(
                     f"column {column.name!r} is there already, or was given to another store: make"
                     " one for each store"
