@@ -162,6 +162,8 @@ class TestLifetime:
             ({"originalMaxAge": None, "expires": "2026-11-24T09:24:55.308Z"}, None),
             ({}, None),
             ({"originalMaxAge": 10**16}, timedelta(days=365_250)),
+            ({"originalMaxAge": -(10**16)}, timedelta(days=-365_250)),
+            ({"originalMaxAge": -(10**300)}, timedelta(days=-365_250)),
             ({"originalMaxAge": 10**300}, timedelta(days=365_250)),
         ],
     )
