@@ -125,6 +125,14 @@ def test_what_express_would_lose_is_refused(
     assert caught.value.path == path
 
 
+def test_what_nests_too_deep_to_be_written_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(SessionEncodingError, match="nested too deep"):
+        CODEC.encode({"deep": deep})
+
+
 def test_what_express_drops_when_it_reads_is_dropped() -> None:
     """It writes `req.session.toString = "x"`, so a session can come with such keys."""
     visit = Visit()
