@@ -54,9 +54,10 @@ class ExpressForm:
         if isinstance(age, bool) or not isinstance(age, int | float):
             raise ValueError("originalMaxAge is not a number")
         try:
-            return Lifetime(min(timedelta(milliseconds=age), LONGEST_SPAN), None)
+            span = timedelta(milliseconds=age)
         except OverflowError:
-            return Lifetime(LONGEST_SPAN, None)
+            span = LONGEST_SPAN if age > 0 else -LONGEST_SPAN
+        return Lifetime(max(-LONGEST_SPAN, min(span, LONGEST_SPAN)), None)
 
     def changed(self, kept: Any, lifetime: Lifetime, *, is_default: bool) -> Any:
         if kept is not None and self.lifetime(kept) == lifetime:

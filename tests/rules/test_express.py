@@ -125,6 +125,14 @@ def test_what_express_would_lose_is_refused(
     assert caught.value.path == path
 
 
+def test_what_nests_too_deep_to_be_written_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(SessionEncodingError, match="nested too deep"):
+        CODEC.encode({"deep": deep})
+
+
 def test_what_express_drops_when_it_reads_is_dropped() -> None:
     """It writes `req.session.toString = "x"`, so a session can come with such keys."""
     visit = Visit()
@@ -162,6 +170,8 @@ class TestLifetime:
             ({"originalMaxAge": None, "expires": "2026-11-24T09:24:55.308Z"}, None),
             ({}, None),
             ({"originalMaxAge": 10**16}, timedelta(days=365_250)),
+            ({"originalMaxAge": -(10**16)}, timedelta(days=-365_250)),
+            ({"originalMaxAge": -(10**300)}, timedelta(days=-365_250)),
             ({"originalMaxAge": 10**300}, timedelta(days=365_250)),
         ],
     )

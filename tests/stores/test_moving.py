@@ -22,6 +22,7 @@ from websessions import (
     SessionSettings,
     Sid,
     StoreError,
+    StoreUnavailable,
 )
 from websessions.cli import main
 from websessions.exchange import AsyncExchange, SyncExchange
@@ -455,6 +456,22 @@ def test_what_the_new_table_refuses_keeps_no_other_back(stores: MovingStore) -> 
     *_, last = move_all(Refusing(stores.target, stores.source))
     assert (last.looked_at, last.moved, last.reasons) == (3, 2, {"StoreError": 1})
     assert stores.source.all() == [{"n": 1}]
+
+
+def test_a_database_that_goes_away_ends_the_import(stores: MovingStore) -> None:
+    """It is no matter of a session; run again, it goes on."""
+
+    class Leaving(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Insert):
+                raise StoreUnavailable("gone")
+            return super().perform(calls)
+
+    stores.source.set(SID, {"user": "ann"})
+    with pytest.raises(StoreUnavailable):
+        list(move_all(Leaving(stores.target, stores.source)))
+    *_, last = move_all(stores)
+    assert (last.moved, last.failed) == (1, 0)
 
 
 def test_a_new_table_that_is_missing_is_no_matter_of_single_sessions(stores: MovingStore) -> None:
