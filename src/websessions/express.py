@@ -67,6 +67,8 @@ class ExpressForm:
             fixed = {"originalMaxAge": None, "expires": _iso(lifetime.expires), _FIXED: True}
             return {**cookie, **fixed}
         age = None if lifetime.max_age is None else lifetime.max_age // _MILLISECOND
+        if kept is None:
+            return {"originalMaxAge": age}
         return {**cookie, "originalMaxAge": age, "expires": None}
 
     def written(

@@ -4,15 +4,18 @@ The table of an Express app has the session ids, one of this package's own has t
 session is filed there under the digest of the id that its visitor has, and is found by it; the
 middleware gives it a new id and a new cookie then (`SessionSettings.former`).
 
-One of those who want to move a session marks it first, by a guarded write, then inserts it, then
-deletes it. The others wait for that one, and take over if it does not come back. So a session is
-never in neither store, and one that has ended meanwhile, or was moved, is not inserted again.
+A session is moved in four steps: its mover inserts a promise in the target, an empty session under
+an id of its own; writes that id as a mark into the session in the source; keeps the promise, by a
+write that gives it the data and the key; and deletes what is left in the source. The two writes are
+guarded, and whoever finds a mark goes on from there. So it does not matter who dies or is late, or
+how many move a session at once. The mark decides: what has ended before it does not come back. A
+mark without its promise says that the session was moved; it may have ended since.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -21,7 +24,7 @@ from .cookie_form import form_of
 from .direct import AsyncSessionStore, SessionStore
 from .errors import ConfigurationError, SessionError, StoreError, StoreUnavailable
 from .expiry import NO_LIFETIME, Lifetime
-from .run import Pause, run, run_async
+from .run import run, run_async
 from .session import decode_document
 from .settings import COOKIE_KEY
 from .sid import Key, Sid
@@ -37,27 +40,26 @@ from .store import (
     Scan,
     Steps,
     StoreRules,
+    Sweep,
     ask,
     value,
 )
 
-__all__ = ["AsyncMovingStore", "Moved", "MovingStore", "move_all"]
+__all__ = ["MARK", "AsyncMovingStore", "AtSource", "Moved", "MovingStore", "move_all", "move_steps"]
 
 S = TypeVar("S", bound="SessionStore | AsyncSessionStore")
 
 PAGE = 500
 """Sessions that are read at a time."""
 
-_MOVING: Final = "$moving"
-"""The key that marks a session that is being moved."""
+MARK: Final = "$websessions"
+"""The key by which a session in the source says for which promise it was given away."""
 
-_WAIT: Final = 0.02
-_PATIENCE: Final = 2.0
-"""Seconds between two looks at a session that somebody else is moving, and for how long."""
+_TRIES: Final = 100
 
 
 @value
-class _AtSource(Call[Any]):
+class AtSource(Call[Any]):
     """A call for the store that the sessions come from."""
 
     call: Call[Any]
@@ -119,8 +121,8 @@ class MovingStore(_Moving[SessionStore]):
         if len(calls) == 1:
             call = calls[0]
             if isinstance(call, Fetch):
-                return [run(_move_steps(self, call.sid), self)]
-            if isinstance(call, _AtSource):
+                return [run(move_steps(self, call.sid), self)]
+            if isinstance(call, AtSource):
                 return self.source.perform((call.call,))
         return self.target.perform(calls)
 
@@ -132,78 +134,81 @@ class AsyncMovingStore(_Moving[AsyncSessionStore]):
         if len(calls) == 1:
             call = calls[0]
             if isinstance(call, Fetch):
-                return [await run_async(_move_steps(self, call.sid), self)]
-            if isinstance(call, _AtSource):
+                return [await run_async(move_steps(self, call.sid), self)]
+            if isinstance(call, AtSource):
                 return await self.source.perform((call.call,))
         return await self.target.perform(calls)
 
 
-def _move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
-    """The session with this id, in the target; moved there, if it is still in the source."""
-    key, former = stores.target.key(sid), stores.source.key(sid)
-    patience = _PATIENCE
-    while True:
-        record = yield from ask(Load(key))
-        found = yield from ask(_AtSource(Load(former)))
-        if found is None:
-            # Another request may have moved it since the first look.
-            return record or (yield from ask(Load(key)))
-        values, data, marked = _converted(stores, found)
-        if marked is None and patience > 0:
-            patience -= _WAIT
-            yield from ask(Pause(_WAIT))
-            continue
-        if record is not None:
-            # Whoever moved it died before it was deleted there, where the old cookie would find
-            # it again when its visitor has logged out.
-            yield from ask(_AtSource(Delete(former)))
-            return record
-        claimed = None
-        if marked is not None:
-            claim = Replace(found, marked, found.expires, values)
-            claimed = yield from ask(_AtSource(claim))
-            if claimed is None:
-                continue
-        try:
-            record = yield from ask(Insert(key, data, found.expires, values))
-        except StoreError:
-            if claimed is not None:
-                # Nobody moves it now, so nobody needs to wait.
-                with suppress(StoreError):
-                    restored = Replace(claimed, found.data, found.expires, values)
-                    yield from ask(_AtSource(restored))
-            raise
-        there: bool = yield from ask(_AtSource(Delete(former)))
-        if record is not None and there:
-            return record
-        if record is not None:
-            # It took so long that another one has taken over: this one is nobody's.
-            yield from ask(Replace(record, data, stores.clock(), values))
-
-
-def _converted(stores: _Moving[Any], record: Record) -> tuple[dict[str, Any], bytes, bytes | None]:
-    """A record of the source: the session's dict; the bytes as the target has them; and as the
-    source has them while the session moves, or None if it moves already.
+def move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
+    """The session with this id, in the target; moved there, if it is still in the source.
 
     Raises:
         CorruptRecord, SessionEncodingError, SessionTooLarge: it can not be read, or not be kept.
     """
-    target: StoreRules = stores.target
+    target, source = stores.target, stores.source
+    key, former = target.key(sid), source.key(sid)
+    own = Sid(secrets.token_urlsafe(16))  # short, since the column may be full
+    given = promised = moved = None
+    for _ in range(_TRIES):
+        found: Record | None = yield from ask(AtSource(Load(former)))
+        if found is None:
+            break
+        values, data, given = _converted(stores, found)
+        if given is None:
+            if (yield from ask(Load(key))) is not None:
+                break  # Express wrote it back, without having looked
+            if promised is None:
+                promised = target.key(own)
+                yield from ask(Insert(promised, target.codec.encode({}), found.expires, values))
+            mark = _given_away(stores, found, own)
+            if (yield from ask(AtSource(Replace(found, mark, found.expires, values)))) is None:
+                continue
+            given = own
+        promise = yield from ask(Load(target.key(given)))
+        if promise is None:
+            break  # it has been kept, and what was moved may be over since then
+        moved = yield from ask(Replace(promise, data, found.expires, values, key))
+        if moved is not None:
+            break
+        if (yield from ask(Load(key))) is None:
+            yield from ask(Sweep(PAGE))  # there may be a session that is over
+    else:
+        raise StoreError("a session could not be moved: others kept changing it")
+    if found is not None:
+        yield from ask(AtSource(Delete(former)))
+    if promised is not None and (moved is None or given != own):
+        yield from ask(Delete(promised))  # nobody can keep it any more
+    return moved or (yield from ask(Load(key)))
+
+
+def _converted(stores: _Moving[Any], record: Record) -> tuple[dict[str, Any], bytes, Sid | None]:
+    """A record of the source: the session's dict; the bytes as the target has them; and the promise
+    that it was given away for, or None.
+    """
     values, lifetime = decode_document(stores.source.codec, record)
-    moves = bool(values.pop(_MOVING, False))
+    given = values.pop(MARK, None)
     values.pop(COOKIE_KEY, None)
-    marked = None
-    if not moves:
-        # Without what else is kept of the cookie, to make room: the column may be full.
-        document = _with_lifetime(stores.source.codec, values, lifetime)
-        marked = stores.source.codec.encode({**document, _MOVING: True})
-    document = _with_lifetime(target.codec, values, lifetime)
-    return values, encode_within(target.codec, document, target.max_size), marked
+    document = _document(stores.target, values, lifetime)
+    data = encode_within(stores.target.codec, document, stores.target.max_size)
+    return values, data, None if given is None else Sid(str(given))
 
 
-def _with_lifetime(codec: Codec, values: dict[str, Any], lifetime: Lifetime) -> dict[str, Any]:
-    """A document of these values, with this lifetime where it is not the settings' own."""
-    kept = form_of(codec).changed(None, lifetime, is_default=lifetime == NO_LIFETIME)
+def _given_away(stores: _Moving[Any], record: Record, promise: Sid) -> bytes:
+    """A record of the source, marked.
+
+    Without what else is kept of the cookie: the mark needs room, and the column may be full.
+    """
+    values, lifetime = decode_document(stores.source.codec, record)
+    values.pop(COOKIE_KEY, None)
+    document = {**_document(stores.source, values, lifetime), MARK: promise.value}
+    encoded: bytes = stores.source.codec.encode(document)
+    return encoded
+
+
+def _document(store: StoreRules, values: dict[str, Any], lifetime: Lifetime) -> dict[str, Any]:
+    """These values with this lifetime, where it is not the settings' own."""
+    kept = form_of(store.codec).changed(None, lifetime, is_default=lifetime == NO_LIFETIME)
     return values if kept is None else {**values, COOKIE_KEY: kept}
 
 
@@ -262,7 +267,7 @@ def move_all(stores: MovingStore, *, dry_run: bool = False) -> Iterator[Moved]:
                     moved += 1
                 else:
                     # None: its visitor has logged out meanwhile, or it has expired.
-                    moved += run(_move_steps(stores, sid), stores) is not None
+                    moved += run(move_steps(stores, sid), stores) is not None
             except StoreUnavailable:
                 raise
             except (SessionError, StoreError) as error:
