@@ -18,7 +18,7 @@ from typing import Any, Final, Self, TypedDict, Unpack
 
 from .codec import Codec, JSONCodec, encode_within
 from .errors import ConfigurationError, CorruptRecord
-from .expiry import expires_at, touch_is_due
+from .expiry import expires_at, touch_slack
 from .run import run, run_async
 from .session import COOKIE_KEY, Session, decode_document, is_unchanged
 from .settings import Seconds, as_span
@@ -237,10 +237,17 @@ class _Store:
         record = yield from ask(Load(key))
         if record is None:
             return
-        _, lifetime = decode_document(self.codec, record)
-        wanted = self._lifetime(*lifetime)
-        if touch_is_due(record.expires, wanted, self.touch_after):
-            yield from ask(Touch(record.key, wanted, self.touch_after))
+        _, (max_age, fixed) = decode_document(self.codec, record)
+        wanted = self._lifetime(max_age, fixed)
+        slack = touch_slack(
+            record.expires,
+            wanted,
+            self.touch_after,
+            max_age=max_age,
+            expiration=self.expiration,
+        )
+        if slack is not None:
+            yield from ask(Touch(record.key, wanted, slack))
 
     def _lifetime(self, max_age: timedelta | None, fixed: datetime | None) -> datetime:
         return expires_at(self.clock(), max_age=max_age, fixed=fixed, expiration=self.expiration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-__all__ = ["LONGEST_SPAN", "NO_LIFETIME", "Lifetime", "expires_at", "touch_is_due"]
+__all__ = ["LONGEST_SPAN", "NO_LIFETIME", "Lifetime", "expires_at", "touch_slack"]
 
 
 class Lifetime(NamedTuple):
@@ -44,9 +44,19 @@ def expires_at(
     return now + (expiration if max_age is None else max_age)
 
 
-def touch_is_due(current: datetime, wanted: datetime, touch_after: timedelta) -> bool:
-    """Whether pushing the expiry on is worth a statement: at most one per `touch_after`.
+def touch_slack(
+    current: datetime,
+    wanted: datetime,
+    touch_after: timedelta,
+    *,
+    max_age: timedelta | None,
+    expiration: timedelta,
+) -> timedelta | None:
+    """How far an expiry has to have fallen behind for a statement to be worth it; None if it has
+    not.
 
-    So a session may end up to `touch_after` sooner than its idle timeout says.
+    That is `touch_after`, so a session may end that much sooner than its idle timeout says. But one
+    that lasts hardly longer would end while its visitor is there: half its time at most.
     """
-    return wanted > current and wanted - current >= touch_after
+    slack = min(touch_after, (expiration if max_age is None else max_age) / 2)
+    return slack if wanted > current and wanted - current >= slack else None

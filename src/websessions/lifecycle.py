@@ -25,7 +25,7 @@ from .errors import (
     SessionTooLarge,
     StoreError,
 )
-from .expiry import expires_at, touch_is_due
+from .expiry import expires_at, touch_slack
 from .joined import Joined, after_transaction_steps, end_steps, refuse_open_end
 from .lock import Held, releasing_steps
 from .outcome import OUTCOMES, CookieAction, Intent, Row, StoreAction, cookie_action, saving
@@ -448,10 +448,16 @@ class RequestSession(ABC, Generic[S]):
         assert record is not None
         if store.disable_touch or (self._saved and not asked):
             return None
-        slack, wanted = timedelta(0) if asked else store.touch_after, self._expires()
-        if not touch_is_due(record.expires, wanted, slack):
-            return None
-        return Touch(record.key, wanted, slack, record)
+        (max_age, fixed), expiration = self.session._lifetime, store.expiration
+        wanted = expires_at(store.clock(), max_age=max_age, fixed=fixed, expiration=expiration)
+        slack = touch_slack(
+            record.expires,
+            wanted,
+            timedelta(0) if asked else store.touch_after,
+            max_age=max_age,
+            expiration=expiration,
+        )
+        return None if slack is None else Touch(record.key, wanted, slack, record)
 
     def _touch_steps(self, *, asked: bool) -> Steps[None]:
         touch = self._due_touch(asked=asked)

@@ -45,7 +45,7 @@ from .store import (
     value,
 )
 
-__all__ = ["MARK", "AsyncMovingStore", "AtSource", "Moved", "MovingStore", "move_all", "move_steps"]
+__all__ = ["AsyncMovingStore", "Moved", "MovingStore", "move_all"]
 
 S = TypeVar("S", bound="SessionStore | AsyncSessionStore")
 

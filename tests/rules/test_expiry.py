@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from websessions.expiry import NO_LIFETIME, Lifetime, expires_at, touch_is_due
+from websessions import CookieSettings, MemoryStore, SessionSettings
+from websessions.exchange import SyncExchange
+from websessions.expiry import NO_LIFETIME, Lifetime, expires_at, touch_slack
+from websessions.lifecycle import Lifecycle
+from websessions.store import Performs
+from websessions.testing import FakeClock
 
 NOW = datetime(2037, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -66,12 +72,63 @@ def test_use_never_brings_the_end_nearer(
 def test_a_touch_is_due_once_per_span_and_never_backwards(
     moved: timedelta, touch_after: timedelta, due: bool
 ) -> None:
-    assert touch_is_due(NOW, NOW + moved, touch_after) is due
+    slack = touch_slack(NOW, NOW + moved, touch_after, max_age=None, expiration=DAY)
+    assert slack == (touch_after if due else None)
 
 
 @given(current=moments, wanted=moments, touch_after=spans)
 def test_a_due_touch_never_shortens(
     current: datetime, wanted: datetime, touch_after: timedelta
 ) -> None:
-    if touch_is_due(current, wanted, touch_after):
+    slack = touch_slack(current, wanted, touch_after, max_age=None, expiration=DAY)
+    if slack is not None:
         assert wanted > current
+
+
+@pytest.mark.parametrize(
+    ("max_age", "expiration", "slack"),
+    [
+        (None, DAY, 60),
+        (None, timedelta(seconds=60), 30),
+        (timedelta(seconds=10), DAY, 5),
+        (DAY, timedelta(seconds=10), 60),
+    ],
+)
+def test_a_touch_waits_no_longer_than_half_of_what_a_session_lasts(
+    max_age: timedelta | None, expiration: timedelta, slack: int
+) -> None:
+    minute, second = timedelta(minutes=1), timedelta(seconds=1)
+    spans: Any = {"max_age": max_age, "expiration": expiration}
+    assert touch_slack(NOW, NOW + slack * second, minute, **spans) == slack * second
+    assert touch_slack(NOW, NOW + (slack - 1) * second, minute, **spans) is None
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("by", ["max_age", "expiration"])
+def test_a_short_session_does_not_end_while_it_is_used(by: str, direct: bool) -> None:
+    """However long `touch_after` is."""
+    clock = FakeClock()
+    spans = {"max_age": None, "expiration": DAY, by: timedelta(minutes=1)}
+    store = MemoryStore(
+        clock=clock,
+        expiration=spans["expiration"] or DAY,
+        touch_after=DAY,
+        check_expiration_interval=0,
+    )
+    cookie = CookieSettings(max_age=spans["max_age"])
+    rules: Lifecycle[Performs] = Lifecycle(
+        store, SessionSettings(secret="a long and random secret", cookie=cookie)
+    )
+    exchange = SyncExchange(rules, "", https=False)
+    exchange.session["user"] = "ann"
+    cookies = str(exchange.finish().cookie).partition(";")[0]
+    sid = exchange.session.id
+    for _ in range(20):
+        clock.advance(20)
+        if direct:
+            assert store.get(sid) is not None
+            store.touch(sid)
+        else:
+            exchange = SyncExchange(rules, cookies, https=False)
+            assert exchange.session["user"] == "ann"
+            exchange.finish()
