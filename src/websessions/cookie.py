@@ -66,6 +66,10 @@ class SessionCookies:
             found = sid
         return found
 
+    def has_any(self, header: str) -> bool:
+        """Whether a `Cookie` header has a cookie that verifies, be it one of several."""
+        return any(self.read(pair) is not None for pair in header.split(";"))
+
     def can_be_set(self, *, https: bool) -> bool:
         """Whether a browser would accept the cookie on this response."""
         return https or (self._settings.secure is not True and self._settings.samesite != "none")

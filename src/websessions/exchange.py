@@ -39,6 +39,7 @@ class SyncExchange(RequestSession[Performs]):
             run(self.settle_steps(), self._store)
         else:
             joined: Any = joined_store(self._store, within)
+            run(self.move_steps(), self._store)
             run(join_steps(self, joined), joined)
         return _DONE
 
@@ -107,8 +108,11 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
     def save(self, within: object = None) -> Awaitable[None]:
         if within is None:
             return self._run(self.settle_steps())
-        joined: Any = joined_store(self._store, within)
-        return self._run(join_steps(self, joined), joined)
+        return self._save_within(joined_store(self._store, within))
+
+    async def _save_within(self, joined: Any) -> None:
+        await self._run(self.move_steps())
+        await self._run(join_steps(self, joined), joined)
 
     def reload(self) -> Awaitable[None]:
         return self._run(self.reload_steps())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -132,6 +131,8 @@ class RequestSession(ABC, Generic[S]):
     _held: Held | None = None
     _refreshed: tuple[Any, Any] | None = None
     _by_former = False
+    is_to_be_moved = False
+    """Whether the session may be in another store, where transactions of the app's do not reach."""
 
     def __init__(
         self,
@@ -155,10 +156,12 @@ class RequestSession(ABC, Generic[S]):
         self._store = lifecycle.store
         self._https = https
         self.opted_out = opted_out
-        self._presented = lifecycle.cookies.read(cookies) if cookies else None
-        if self._presented is None and lifecycle.former is not None and cookies:
-            self._presented = lifecycle.former.read(cookies)
+        own, former = lifecycle.cookies, lifecycle.former
+        self._presented = own.read(cookies) if cookies else None
+        if self._presented is None and former is not None and not own.has_any(cookies):
+            self._presented = former.read(cookies)
             self._by_former = self._presented is not None
+            self.is_to_be_moved = self._by_former and lifecycle.moves
         self._row = Row.UNBORN if self._presented is None else Row.UNREAD
         self.session = session_type(self, lifecycle.lifetime)
         if self._presented is None:
@@ -229,8 +232,8 @@ class RequestSession(ABC, Generic[S]):
             return
         key = self._store.key(self._presented)
         try:
-            moves = self._by_former and self._rules.moves
-            record: Record | None = yield Fetch(self._presented) if moves else Load(key)
+            record: Record | None
+            record = (yield from self._move_steps()) if self.is_to_be_moved else (yield Load(key))
             if self.session._intent is Intent.DESTROY:
                 return  # asked for while it was being read
             if record is not None:
@@ -253,6 +256,26 @@ class RequestSession(ABC, Generic[S]):
                 self._by_former = False
                 self.session._intent = Intent.REGENERATE
                 self.session._sid = self.new_sid()
+
+    def _move_steps(self) -> Steps[Record | None]:
+        assert self._presented is not None
+        self.is_to_be_moved = False
+        try:
+            return (yield from ask(Fetch(self._presented)))
+        except StoreError:
+            self.is_to_be_moved = True
+            raise
+
+    def move_steps(self) -> Steps[None]:
+        """Have the session where what is done next looks for it. What can not be moved is not
+        there.
+        """
+        if self.is_to_be_moved:
+            try:
+                yield from self._move_steps()
+            except (CorruptRecord, SessionEncodingError, SessionTooLarge) as error:
+                assert self._presented is not None
+                self._rules.report_corrupt(self._store.key(self._presented), error)
 
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
@@ -475,9 +498,7 @@ class RequestSession(ABC, Generic[S]):
     def _delete_steps(self) -> Steps[None]:
         ended = self._presented
         assert ended is not None
-        if self._row is Row.UNREAD and self._by_former and self._rules.moves:
-            with suppress(CorruptRecord, SessionEncodingError, SessionTooLarge):
-                yield Fetch(ended)  # from wherever it is; what can not be moved opens nothing
+        yield from self.move_steps()
         yield from ask(Delete(self._store.key(ended)))
         if self.session._sid == ended:
             self.session._sid = None

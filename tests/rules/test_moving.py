@@ -14,7 +14,7 @@ from websessions.exchange import SyncExchange
 from websessions.lifecycle import Lifecycle
 from websessions.moving import MARK, AtSource, MovingStore, move_steps
 from websessions.run import Pause
-from websessions.signing import ExpressValue
+from websessions.signing import ExpressValue, SignedValue
 from websessions.store import (
     Call,
     Count,
@@ -268,3 +268,14 @@ def test_what_express_wrote_back_does_not_come_back() -> None:
     world.source.set(SID, {"user": "ann", "late": 1})
     assert dict(world.visit().session) == {"user": "ann", "a": 1}
     assert world.source.all() == []
+
+
+def test_who_has_two_cookies_of_the_new_kind_is_not_known_by_the_former_one() -> None:
+    """One of them is planted; then the former one may be, too."""
+    world = World()
+    own = SignedValue("sid", [SECRET.encode()])
+    ours = "; ".join(f"sid={own.sign(Sid.new())}" for _ in range(2))
+    exchange = SyncExchange(world.rules, f"{ours}; {COOKIE}", https=False)
+    assert dict(exchange.session) == {}
+    exchange = SyncExchange(world.rules, f"sid=tampered; {COOKIE}", https=False)
+    assert dict(exchange.session) == {"user": "ann"}

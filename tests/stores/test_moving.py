@@ -310,6 +310,24 @@ def test_a_session_that_has_just_been_moved_can_be_locked_and_joined(stores: Mov
     assert stores.target.all() == [{"balance": 2}]
 
 
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_logout_of_who_was_not_moved_yet_can_be_joined(
+    stores: MovingStore, commits: bool
+) -> None:
+    stores.source.set(SID, {"user": "ann"})
+    exchange = Visitor(stores).request()
+    target: Any = stores.target
+    engine = create_engine(target._opened.engine.url)
+    exchange.session.destroy()
+    with engine.connect() as connection:
+        exchange.session.save(within=connection)
+        if commits:
+            connection.commit()
+    engine.dispose()
+    assert stores.source.all() == []
+    assert stores.target.all() == ([] if commits else [{"user": "ann"}])
+
+
 def test_a_session_that_was_moved_between_two_looks_is_found(stores: MovingStore) -> None:
     class Overtaken(MovingStore):
         def perform(self, calls: Any, /) -> list[Any]:
