@@ -83,32 +83,43 @@ def import_sessions(
             )
         with _about("--target-table"):
             stores = MovingStore(new, old)
-        moved = _import(stores, dry_run=dry_run)
+        moved: Moved | None = None
+        try:
+            for moved in _import(stores, dry_run=dry_run):  # noqa: B007  the last one counts
+                pass
+        finally:
+            if moved is not None:
+                _report(moved, dry_run=dry_run)
+    sys.exit(1 if moved is None or moved.failed else 0)
+
+
+def _report(moved: Moved, *, dry_run: bool) -> None:
     verb = "would be moved" if dry_run else "moved"
     click.echo(f"{moved.moved} of {moved.looked_at} live sessions {verb}")
     for reason, count in sorted(moved.reasons.items()):
         click.echo(f"{count} can not be moved: {reason}", err=True)
-    sys.exit(1 if moved.failed else 0)
 
 
-def _import(stores: MovingStore, *, dry_run: bool) -> Moved:
-    moved = Moved(0, 0, 0, {})
+def _import(stores: MovingStore, *, dry_run: bool) -> Iterator[Moved]:
     with _about("FROM (its table: --layout, --table, --schema)"):
         total = stores.source.length()
     if not dry_run:
         with _about("TO"):
             stores.target.sync()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as progress:
+    with (
+        _about("FROM or TO, while sessions were moved"),
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        ) as progress,
+    ):
         task = progress.add_task("reading" if dry_run else "moving", total=total)
         for moved in move_all(stores, dry_run=dry_run):
             progress.update(task, completed=moved.looked_at)
-    return moved
+            yield moved
 
 
 @contextmanager
@@ -118,3 +129,6 @@ def _about(argument: str) -> Iterator[None]:
         yield
     except WebSessionsError as error:
         raise click.ClickException(f"{argument}: {error}") from error
+    except Exception as error:
+        # Its text may quote a session, or a URL with its password.
+        raise click.ClickException(f"{argument}: {type(error).__name__}") from error
