@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -485,11 +486,11 @@ def test_a_database_that_is_down_stops_it(stores: MovingStore) -> None:
                 raise StoreUnavailable("down")
             return super().perform(calls)
 
-    steps = []
+    steps = move_all(Down(stores.target, stores.source))
+    first = next(steps)
+    assert (first.looked_at, first.moved, first.failed) == (1, 1, 0)
     with pytest.raises(StoreUnavailable):
-        for step in move_all(Down(stores.target, stores.source)):
-            steps.append(step)  # noqa: PERF402  extend() would keep none
-    assert [(step.looked_at, step.moved, step.failed) for step in steps] == [(1, 1, 0)]
+        next(steps)
     assert (stores.source.length(), stores.target.length()) == (2, 1)
 
 
@@ -562,6 +563,43 @@ async def test_parallel_requests_with_the_old_cookie_share_the_session(
     assert await async_stores.source.length() == 0
     (session,) = await async_stores.target.all()
     assert session == {"user": "ann", **{f"seen by {n}": True for n in range(8)}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            "postgresql+psycopg://ann@localhost/app",
+            "postgresql+psycopg://bob:secret@[::1]:5432/app",
+        ),
+        (
+            "postgresql+psycopg://127.0.0.1/app",
+            "postgresql+psycopg:///app?host=/var/run/postgresql",
+        ),
+        ("mysql+pymysql://root@127.0.0.1:3306/app", "mariadb+pymysql://LOCALHOST/app"),
+    ],
+)
+def test_one_database_is_told_by_each_of_its_urls(one: str, other: str) -> None:
+    stores: list[Any] = [
+        SQLSessionStore(url, table_name=name)
+        for url, name in ((one, "Sessions"), (other, "sessions"))
+    ]
+    with pytest.raises(ConfigurationError, match="both stores have the table"):
+        MovingStore(*stores)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "postgresql+psycopg://localhost:5433/app",
+        "postgresql+psycopg://db/app",
+        "postgresql+psycopg://localhost/other",
+        "postgresql+psycopg:///app?host=db",
+        "mysql+pymysql://localhost:5432/app",
+    ],
+)
+def test_two_databases_are_no_one(other: str) -> None:
+    MovingStore(SQLSessionStore("postgresql+psycopg://localhost/app"), SQLSessionStore(other))
 
 
 def test_two_stores_of_one_kind_are_wanted() -> None:
@@ -697,6 +735,37 @@ class TestCommand:
         code, _, err = self.run(url, url)
         assert code == 1
         assert "Error: --target-table: both stores have the table 'sessions'" in err
+
+    @pytest.mark.parametrize("former", ["sessions.db", "file:sessions.db?uri=true"])
+    def test_nor_by_another_name_of_the_file(
+        self, url: str, former: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = Path(url.removeprefix("sqlite:///"))
+        monkeypatch.chdir(path.parent)
+        former = "sqlite:///" + former.replace("sessions.db", path.name)
+        code, _, err = self.run(former, url, "--table", "Old", "--target-table", "old")
+        assert code == 1
+        assert "Error: --target-table: both stores have the table 'old'" in err
+
+    @pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"])
+    def test_somebody_elses_table_is_left_alone(self, services: Services, driver: str) -> None:
+        url = services.url(driver, fresh=True)
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as old:
+            old.sync()
+            old.set(SID, {"user_id": 1})
+            engine = old._opened.engine
+            with engine.begin() as connection:
+                connection.execute(text("CREATE TABLE users (sid INTEGER PRIMARY KEY, name TEXT)"))
+            code, _, err = self.run(url, url, "--table", "Old", "--target-table", "users")
+            assert code == 1
+            assert (
+                "Error: TO: the table 'users' is no session table of this package's: it has no"
+                " data, expires, version, created_at, updated_at, sweep_after" in err
+            )
+            look = inspect(engine)
+            assert [column["name"] for column in look.get_columns("users")] == ["sid", "name"]
+            assert look.get_indexes("users") == []
+            assert old.length() == 1
 
     def test_an_error_says_which_database_it_is_about(self, url: str) -> None:
         for arguments, about in (("nonsense", url), "FROM"), ((url, "nonsense"), "TO"):

@@ -17,7 +17,7 @@ from sqlalchemy import exc as sqlalchemy_exc
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn
 
-from ..errors import StoreError, StoreTimeout
+from ..errors import ConfigurationError, StoreError, StoreTimeout
 from ..store import Call, Clock, Insert, Load, Replace, Touch
 from .dialects import (
     autocommit,
@@ -279,6 +279,9 @@ class Database:
 
         Many processes may do it at once. Whichever statement comes second fails, whatever its
         dialect calls that, so what counts is only whether everything is there in the end.
+
+        Raises:
+            ConfigurationError: a table of that name is there, and it is somebody else's.
         """
         layout = self._table.layout
         for table in (layout.table, layout.lease):
@@ -321,10 +324,20 @@ class Database:
 
 
 def _missing(table: SQLTable, look: Inspector) -> list[SQLTable | Index | Column[Any]]:
-    """What a table that is there lacks: columns that may be added to rows, and indexes."""
+    """What a table that is there lacks: columns that may be added to rows, and indexes.
+
+    Raises:
+        ConfigurationError: it lacks those that every version of this package has made.
+    """
     columns: list[Column[Any]] = []
     if table.info.get("websessions"):
         known = {column["name"] for column in look.get_columns(table.name, table.schema)}
+        unknown = [c.name for c in table.columns if not c.nullable and c.name not in known]
+        if unknown:
+            raise ConfigurationError(
+                f"the table {table.fullname!r} is no session table of this package's: it has no"
+                f" {', '.join(unknown)}. Nothing was changed in it; name another one, or migrate"
+            )
         columns = [c for c in table.columns if c.nullable and c.name not in known]
     indexes = {index["name"] for index in look.get_indexes(table.name, table.schema)}
     return [*columns, *(index for index in table.indexes if index.name not in indexes)]

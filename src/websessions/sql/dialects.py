@@ -64,6 +64,9 @@ _EXTRAS: Final = {
     "aiosqlite": "aiosqlite",
 }
 
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306}
+_LOCAL: Final = frozenset({"", "localhost", "127.0.0.1", "::1"})
+
 _CONNECTIONS: Final = 15
 """How many connections a pool has at most, and keeps. SQLAlchemy's default is as many, of which it
 closes 10 whenever they are given back: a busy server would connect again and again."""
@@ -92,6 +95,19 @@ class Opened:
     def is_file(self) -> bool:
         """Whether it is a SQLite file, opened by the driver that blocks."""
         return self.is_blocking_sqlite and not _in_memory(self.engine.url)
+
+    @property
+    def place(self) -> str:
+        """Which database it is, whoever connects to it, by whatever driver and name."""
+        url = self.engine.url
+        kind = self.engine.dialect.name.replace("mariadb", "mysql")
+        if kind == "sqlite" and not _in_memory(url):
+            return f"{kind}:{os.path.realpath(_sqlite_path(url))}"
+        host = str(url.host or url.query.get("host", "")).lower()
+        if host in _LOCAL or host.startswith("/"):  # the folder of a socket
+            host = ""
+        port = url.port or url.query.get("port") or _PORTS.get(kind, "")
+        return f"{kind}://{host}:{port}/{url.database or ''}"
 
 
 def open_database(

@@ -306,8 +306,7 @@ class _SQLStore:
     @property
     def place(self) -> tuple[str, str]:
         """Where the sessions are: the database, and the table, in small letters."""
-        url = self._opened.engine.url.set(drivername=self._opened.engine.dialect.name, query={})
-        return url.render_as_string(), self._table.fullname.lower()
+        return self._opened.place, self._table.fullname.lower()
 
     @property
     def model(self) -> type[Any]:
@@ -398,6 +397,7 @@ class SQLSessionStore(_SQLStore, SessionStore):
         """Create the tables and indexes that are missing. Many processes may do it at once.
 
         Raises:
+            ConfigurationError: a table of that name is there, and it is somebody else's.
             StoreUnavailable: the database can not be reached.
         """
         self._database.create_tables()
@@ -501,6 +501,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         """Create the tables and indexes that are missing. Many processes may do it at once.
 
         Raises:
+            ConfigurationError: a table of that name is there, and it is somebody else's.
             StoreUnavailable: the database can not be reached.
         """
         await self._call(self._database.create_tables)
