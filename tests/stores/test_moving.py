@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import create_engine, inspect, text, update
+from sqlalchemy import create_engine, inspect, make_url, text, update
 
 from tests.fixtures.services import Services
 from websessions import (
@@ -644,6 +646,75 @@ class TestCommand:
                 names = connection.execute(text("SELECT name FROM sqlite_master"))
                 assert "sessions" not in {name for (name,) in names}
 
+    @pytest.fixture
+    def express(self, tmp_path: Path) -> Path:
+        """A file as an Express app has it, in a folder that is no URI as it is."""
+        path = tmp_path / "100% o&k #1" / "express.db"
+        path.parent.mkdir()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE Sessions (sid, expires, data, createdAt, updatedAt)")
+            values = SID.value, "2100-01-01 00:00:00.000 +00:00", '{"cookie":{},"user_id":1}'
+            connection.execute("INSERT INTO Sessions VALUES (?, ?, ?, 0, 0)", values)
+            connection.commit()
+        return path
+
+    def url_of(self, path: Path) -> str:
+        return f"sqlite:///{path}"
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_a_dry_run_changes_no_file(self, express: Path, same: bool) -> None:
+        """Not by a bit: the journal mode is in it. And it makes none."""
+        before = express.read_bytes()
+        to = express if same else express.with_name("own.db")
+        arguments = self.url_of(express), self.url_of(to), "--target-table", "own"
+        code, out, _ = self.run(*arguments, "--dry-run")
+        assert (code, out) == (0, "1 of 1 live sessions would be moved\n")
+        assert express.read_bytes() == before
+        assert list(express.parent.iterdir()) == [express]
+
+    def test_the_file_it_moves_from_keeps_its_journal_mode(self, express: Path) -> None:
+        code, out, _ = self.run(self.url_of(express), self.url_of(express.with_name("own.db")))
+        assert (code, out) == (0, "1 of 1 live sessions moved\n")
+        with contextlib.closing(sqlite3.connect(express)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+    def test_a_path_that_is_mistyped_makes_no_file(self, tmp_path: Path) -> None:
+        code, _, err = self.run(f"sqlite:///{tmp_path}/mistyped.db", f"sqlite:///{tmp_path}/own.db")
+        assert code == 1
+        assert f"Error: FROM: there is no file {tmp_path}/mistyped.db" in err
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("dry_run", [True, False])
+    @pytest.mark.parametrize(
+        ("driver", "change", "why"),
+        [
+            ("psycopg", {"port": 1, "password": "secret"}, ", connection refused"),
+            ("psycopg", {"database": "no_such"}, ", no such database or user"),
+            (
+                "pymysql",
+                {"port": 1, "password": "secret"},
+                "OperationalError, 2003, connection refused",
+            ),
+            ("pymysql", {"database": "no_such"}, ", 1049, no such database"),
+        ],
+    )
+    def test_a_target_that_can_not_be_reached_is_noticed(
+        self,
+        url: str,
+        services: Services,
+        driver: str,
+        change: dict[str, Any],
+        why: str,
+        dry_run: bool,
+    ) -> None:
+        to = make_url(services.url(driver)).set(**change)
+        arguments = url, to.render_as_string(hide_password=False), "--table", "Old"
+        code, _, err = self.run(*arguments, *["--dry-run"] * dry_run)
+        assert code == 1
+        assert "Error: TO: the session database can not be reached; " in err
+        assert why in err
+        assert "secret" not in err
+
     def test_what_stays_makes_it_fail(self, url: str) -> None:
         with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
             with store._opened.engine.begin() as connection:
@@ -706,8 +777,8 @@ class TestCommand:
         code, _, err = self.run(url, url, "--table", "Missing")
         assert code == 1
         assert (
-            "Error: FROM (its table: --layout, --table, --schema): the session table does not exist"
-            in err
+            "Error: FROM (its table: --layout, --table, --schema):"
+            " the session table 'Missing' does not exist" in err
         )
         assert "Traceback" not in err
         with create_engine(url).connect() as connection:
@@ -747,8 +818,11 @@ class TestCommand:
         assert code == 1
         assert "Error: --target-table: both stores have the table 'old'" in err
 
+    @pytest.mark.parametrize("dry_run", [True, False])
     @pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"])
-    def test_somebody_elses_table_is_left_alone(self, services: Services, driver: str) -> None:
+    def test_somebody_elses_table_is_left_alone(
+        self, services: Services, driver: str, dry_run: bool
+    ) -> None:
         url = services.url(driver, fresh=True)
         with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as old:
             old.sync()
@@ -756,7 +830,8 @@ class TestCommand:
             engine = old._opened.engine
             with engine.begin() as connection:
                 connection.execute(text("CREATE TABLE users (sid INTEGER PRIMARY KEY, name TEXT)"))
-            code, _, err = self.run(url, url, "--table", "Old", "--target-table", "users")
+            arguments = url, url, "--table", "Old", "--target-table", "users"
+            code, _, err = self.run(*arguments, *["--dry-run"] * dry_run)
             assert code == 1
             assert (
                 "Error: TO: the table 'users' is no session table of this package's: it has no"

@@ -206,9 +206,12 @@ class Database:
         return answer
 
     def _failure(self, error: Exception) -> StoreError:
-        failure = store_error(error, self._dialect)
+        failure = self._store_error(error)
         failure.__cause__ = error
         return failure
+
+    def _store_error(self, error: BaseException, *, lost: bool = False) -> StoreError:
+        return store_error(error, self._dialect, self._table.layout.table.fullname, lost=lost)
 
     def _answer(self, talk: _Conversation, call: Call[Any], *, repeated: bool) -> Any:
         """Perform one call, and end its transaction where there is one.
@@ -264,7 +267,7 @@ class Database:
         self, calls: Sequence[Call[Any]], answers: list[Any], error: BaseException
     ) -> list[Any]:
         # An error for each: a traceback that several requests share would mix them up.
-        failures = [store_error(error, self._dialect, lost=True) for _ in calls[len(answers) :]]
+        failures = [self._store_error(error, lost=True) for _ in calls[len(answers) :]]
         for failure in failures:
             failure.__cause__ = error
         return [*answers, *failures]
@@ -283,10 +286,34 @@ class Database:
         Raises:
             ConfigurationError: a table of that name is there, and it is somebody else's.
         """
+        for table in self._tables:
+            self._create(table)
+
+    def check_tables(self) -> None:
+        """Look whether `create_tables` can do its work, and change nothing.
+
+        Raises:
+            ConfigurationError: a table of that name is there, and it is somebody else's.
+            StoreUnavailable: the database can not be reached.
+        """
+        try:
+            with self.engine.connect() as connection:
+                look = inspect(connection)
+                for table in self._tables:
+                    if look.has_table(table.name, schema=table.schema):
+                        _missing(table, look)
+        except (OSError, sqlalchemy_exc.DBAPIError, sqlalchemy_exc.TimeoutError) as error:
+            raise self._not_made(error, lost=not _was_reached(error)) from error
+
+    @property
+    def _tables(self) -> list[SQLTable]:
         layout = self._table.layout
-        for table in (layout.table, layout.lease):
-            if table is not None:
-                self._create(table)
+        return [layout.table] if layout.lease is None else [layout.table, layout.lease]
+
+    def _not_made(self, error: BaseException, *, lost: bool) -> StoreError:
+        """For an error of SQLAlchemy's: the driver's, where there is one, says more."""
+        driver = error.orig if isinstance(error, sqlalchemy_exc.DBAPIError) else None
+        return self._store_error(driver or error, lost=lost)
 
     def _create(self, table: SQLTable) -> None:
         failure: BaseException | None = None
@@ -317,10 +344,7 @@ class Database:
                 failure = error
                 break
         assert failure is not None
-        cause = failure.orig if isinstance(failure, sqlalchemy_exc.DBAPIError) else failure
-        raise store_error(
-            cause or failure, self._dialect, lost=losses > 1 or not _was_reached(failure)
-        ) from failure
+        raise self._not_made(failure, lost=losses > 1 or not _was_reached(failure)) from failure
 
 
 def _missing(table: SQLTable, look: Inspector) -> list[SQLTable | Index | Column[Any]]:
