@@ -50,6 +50,12 @@ def main() -> None:
     help="The name of the table TO, sessions by default. In one database the two names differ.",
 )
 @click.option("--target-schema", help="Its schema, if it is not the database's default.")
+@click.option(
+    "--user-id-key",
+    default="user_id",
+    show_default=True,
+    help="The key of a session that the column user_id of the table TO follows.",
+)
 @click.option("--dry-run", is_flag=True, help="Only read, in both, and say what would be moved.")
 def import_sessions(
     source: str,
@@ -59,6 +65,7 @@ def import_sessions(
     schema: str | None,
     target_table: str | None,
     target_schema: str | None,
+    user_id_key: str,
     dry_run: bool,
 ) -> None:
     """Move the live sessions of the database FROM into the database TO.
@@ -86,6 +93,7 @@ def import_sessions(
                     check_expiration_interval=0,
                     table_name=target_table,
                     schema=target_schema,
+                    mirror_fields={"user_id": user_id_key},
                 )
             )
         with _about("--target-table"):

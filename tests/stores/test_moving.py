@@ -637,6 +637,16 @@ class TestCommand:
                 users = connection.execute(text("SELECT user_id FROM sessions ORDER BY 1"))
                 assert [user for (user,) in users] == ["0", "1", "2"]
 
+    def test_the_column_of_the_user_may_follow_another_key(self, url: str) -> None:
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
+            store.clear()
+            store.set(SID, {"userId": 7})
+        arguments = url, url, "--table", "Old", "--user-id-key", "userId"
+        assert self.run(*arguments)[0] == 0
+        with create_engine(url).connect() as connection:
+            users = connection.execute(text("SELECT user_id FROM sessions"))
+            assert [user for (user,) in users] == ["7"]
+
     def test_a_dry_run_creates_no_table(self, url: str) -> None:
         code, out, _ = self.run(url, url, "--table", "Old", "--dry-run")
         assert (code, out) == (0, "3 of 3 live sessions would be moved\n")
