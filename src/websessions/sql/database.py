@@ -6,6 +6,7 @@ driver) or in a worker thread (any other).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ from .operations import (
 )
 
 __all__ = ["Database"]
+
+log = logging.getLogger("websessions")
 
 LOCK_TRIES: Final = 5
 """How often a statement that loses to a deadlock is tried in all."""
@@ -334,6 +337,14 @@ class Database:
                         else:
                             # With the types that its columns need, unless they are there.
                             missing[0].create(connection, checkfirst=True)
+                package = table.info.get("websessions_layout")
+                if package is not None and missing[0] is table:
+                    log.warning(
+                        "sync() has made the table %s for %s; if an app of Express has one already,"
+                        " that has another name: say it with table_name",
+                        table.fullname,
+                        package,
+                    )
             except sqlalchemy_exc.DBAPIError as error:
                 failure = error
                 # A connection that was lost took the others of the pool with it: the next is new.

@@ -59,6 +59,8 @@ B = TypeVar("B")
 _of_the_parent: list[Pool] = []
 """Pools that came over a fork: kept, so that their connections never become garbage."""
 
+_A_YEAR = 366 * 24 * 60 * 60
+
 _WORKERS = 4
 """Threads that an async store has for a driver that blocks."""
 
@@ -243,6 +245,12 @@ class _SQLStore:
                     f"{option} can not be given: the layout of {layout.package} has its own"
                     + instead
                 )
+        lasts = options.get("expiration")
+        if isinstance(lasts, int | float) and lasts > _A_YEAR:
+            raise ConfigurationError(
+                f"expiration is in seconds, and {lasts!r} of them are over a year: Express's"
+                " milliseconds have to be divided by 1000; if it is meant, give a timedelta"
+            )
         for column in columns:
             if not isinstance(column, Column):
                 raise ConfigurationError(f"columns takes SQLAlchemy's Columns, not {column!r}")
