@@ -804,8 +804,13 @@ class TestCommand:
             store.sync()
             store.set(SID, {"user_id": 7})
         arguments = "--layout", "connect-pg-simple", "--schema", "former", "--target-schema", "own"
-        code, out, _ = self.run(url, url, *arguments)
-        assert (code, out) == (0, "1 of 1 live sessions moved\n")
+        code, _, err = self.run(url, url, *arguments[:-1], "nowhere", "--dry-run")
+        assert code == 1
+        assert "Error: TO: there is no schema 'nowhere'" in err
+        for dry_run in True, False:
+            code, out, _ = self.run(url, url, *arguments, *["--dry-run"] * dry_run)
+            assert code == 0
+        assert out == "1 of 1 live sessions moved\n"
         with engine.connect() as connection:
             users = connection.execute(text("SELECT user_id FROM own.sessions"))
             assert [user for (user,) in users] == ["7"]

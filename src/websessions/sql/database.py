@@ -296,12 +296,16 @@ class Database:
         """Look whether `create_tables` can do its work, and change nothing.
 
         Raises:
-            ConfigurationError: a table of that name is there, and it is somebody else's.
+            ConfigurationError: a table of that name is there, and it is somebody else's; or there
+                is no such schema.
             StoreUnavailable: the database can not be reached.
         """
         try:
             with self.engine.connect() as connection:
                 look = inspect(connection)
+                schema = self._table.layout.table.schema
+                if schema is not None and schema not in look.get_schema_names():
+                    raise ConfigurationError(f"there is no schema {schema!r}")
                 for table in self._tables:
                     if look.has_table(table.name, schema=table.schema):
                         _missing(table, look)
