@@ -760,6 +760,17 @@ class TestCommand:
                 assert old.length() == 1
             assert user not in err
 
+    @pytest.mark.parametrize("dry_run", [True, False])
+    def test_a_row_that_is_passed_over_is_told(self, url: str, dry_run: bool) -> None:
+        """Whoever drops the old table after it has to know."""
+        with create_engine(url).begin() as connection:
+            connection.execute(text("UPDATE Old SET expires = '2100 oops' WHERE sid LIKE '%1'"))
+            connection.execute(text("UPDATE Old SET data = '7' WHERE sid LIKE '%2'"))
+        code, out, err = self.run(url, url, "--table", "Old", *["--dry-run"] * dry_run)
+        verb = "would be moved" if dry_run else "moved"
+        assert (code, out) == (1, f"1 of 2 live sessions {verb}\n")
+        assert "1 can not be moved: CorruptRecord\n1 could not be read, or came meanwhile\n" in err
+
     def test_a_database_that_goes_down_says_how_far_it_was(
         self, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -807,10 +818,10 @@ class TestCommand:
         code, _, err = self.run(url, url, *arguments[:-1], "nowhere", "--dry-run")
         assert code == 1
         assert "Error: TO: there is no schema 'nowhere'" in err
-        for dry_run in True, False:
-            code, out, _ = self.run(url, url, *arguments, *["--dry-run"] * dry_run)
-            assert code == 0
-        assert out == "1 of 1 live sessions moved\n"
+        code, out, _ = self.run(url, url, *arguments, "--dry-run")
+        assert (code, out) == (0, "1 of 1 live sessions would be moved\n")
+        code, out, _ = self.run(url, url, *arguments)
+        assert (code, out) == (0, "1 of 1 live sessions moved\n")
         with engine.connect() as connection:
             users = connection.execute(text("SELECT user_id FROM own.sessions"))
             assert [user for (user,) in users] == ["7"]
