@@ -32,28 +32,37 @@ def main() -> int:
         "DATABASE": str(options.data / "sessions.db"),
         "SESSION_SECRET": load_secret(options.data / "secret"),
     }
+    if answers(options.port):
+        print(f"Port {options.port} is taken: name another one with --port.", file=sys.stderr)
+        return 1
     port, python_port = str(options.port), str(free_port())
     commands = {
-        python_port: [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", python_port],
-        port: [node, "express_app.js", port, python_port],
+        "FastAPI": [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", python_port],
+        "Express": [node, "express_app.js", port, python_port],
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    apps: list[subprocess.Popen[bytes]] = []
+    apps: dict[str, subprocess.Popen[bytes]] = {}
+    ended = None
     try:
-        for listening, command in commands.items():
-            apps.append(subprocess.Popen(command, cwd=HERE, env=environment))  # noqa: S603
-            wait_for(int(listening), apps)
+        for (name, command), listening in zip(commands.items(), (python_port, port), strict=True):
+            apps[name] = subprocess.Popen(command, cwd=HERE, env=environment)  # noqa: S603
+            while not answers(int(listening)):
+                if ended := first_ended(apps):
+                    return 1
+                time.sleep(0.05)
         print(f"\n  Express and FastAPI share a login at http://127.0.0.1:{port}\n", flush=True)
-        while all(app.poll() is None for app in apps):
+        while not (ended := first_ended(apps)):
             time.sleep(0.2)
         return 1
     except KeyboardInterrupt:  # Ctrl+C is how it is meant to end
         return 0
     finally:
-        for app in apps:
+        for app in apps.values():
             app.terminate()
-        for app in apps:
+        for app in apps.values():
             app.wait()
+        if ended:
+            print(f"{ended}; it says why above.", file=sys.stderr)
 
 
 def load_secret(path: Path) -> str:
@@ -71,13 +80,21 @@ def free_port() -> int:
         return port
 
 
-def wait_for(port: int, apps: list[subprocess.Popen[bytes]]) -> None:
-    while all(app.poll() is None for app in apps):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def first_ended(apps: dict[str, subprocess.Popen[bytes]]) -> str | None:
+    """Which one it was, if one has ended: then none is of use without it."""
+    for name, app in apps.items():
+        code = app.poll()
+        if code is not None:
+            return f"{name} has ended with exit code {code}"
+    return None
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class ConfigurationError(WebSessionsError):
     """An option that can not work. Raised where the object is made.
 
     Only a function of the app's, `genid` or `extend_default_fields`, can not be tried there; what
-    it returns wrongly is said when it is called.
+    it returns wrongly is said when it is called. And whose a table is, `sync()` sees.
     """
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, TypeVar
 from .codec import Codec, encode_within
 from .cookie_form import form_of
 from .direct import AsyncSessionStore, SessionStore
-from .errors import ConfigurationError, SessionError, StoreError, StoreUnavailable
+from .errors import ConfigurationError, StoreError, StoreUnavailable
 from .expiry import NO_LIFETIME, Lifetime
 from .run import run, run_async
 from .session import decode_document
@@ -158,10 +158,10 @@ def move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
         if given is None:
             if (yield from ask(Load(key))) is not None:
                 break  # Express wrote it back, without having looked
+            mark = _given_away(stores, found, own)
             if promised is None:
                 promised = target.key(own)
                 yield from ask(Insert(promised, target.codec.encode({}), found.expires, values))
-            mark = _given_away(stores, found, own)
             if (yield from ask(AtSource(Replace(found, mark, found.expires, values)))) is None:
                 continue
             given = own
@@ -232,7 +232,8 @@ class Moved:
 def move_all(stores: MovingStore, *, dry_run: bool = False) -> Iterator[Moved]:
     """Move every live session, and say after each page how far that is.
 
-    It may run beside requests, and again after it was interrupted.
+    It may run beside requests, and again after it was interrupted. What goes wrong with one session
+    is counted, and the others are moved.
 
     Args:
         stores: from where to where. The source's keys are the session ids.
@@ -240,8 +241,8 @@ def move_all(stores: MovingStore, *, dry_run: bool = False) -> Iterator[Moved]:
 
     Raises:
         ConfigurationError: the source's keys are something else.
-        StoreError: a database can not be reached, or has no such table. Where it only refuses one
-            session, that is counted.
+        StoreUnavailable: a database can not be reached. How far it was has been said before.
+        StoreError: a table is not there, or can not be read.
 
     >>> for progress in move_all(MovingStore(store, express)):    # doctest: +SKIP
     ...     print(progress.moved)
@@ -249,31 +250,43 @@ def move_all(stores: MovingStore, *, dry_run: bool = False) -> Iterator[Moved]:
     looked_at = moved = failed = 0
     reasons: dict[str, int] = {}
     after: Key | None = None
+    _check_holds_ids(stores.source)
     if not dry_run:
         run(ask(Scan(None, 1)), stores.target)  # what fails here would fail for each
     while True:
         page = run(ask(Scan(after, PAGE)), stores.source)
         for record in page:
             looked_at += 1
-            sid = Sid(record.key.decode("utf-8", "replace"))
-            if stores.source.key(sid) != record.key:
-                raise ConfigurationError(
-                    "the table to move from does not hold session ids but their digests, and no"
-                    " digest leads to its id; a MovingStore moves each session with its visitor"
-                )
             try:
-                if dry_run:
-                    _converted(stores, record)
-                    moved += 1
-                else:
-                    # None: its visitor has logged out meanwhile, or it has expired.
-                    moved += run(move_steps(stores, sid), stores) is not None
+                moved += _move(stores, record, dry_run=dry_run)
             except StoreUnavailable:
+                yield Moved(looked_at - 1, moved, failed, dict(reasons))
                 raise
-            except (SessionError, StoreError) as error:
+            except Exception as error:
+                # Whatever it is: what drivers and codecs make of one row is no matter of others.
                 failed += 1
                 reasons[type(error).__name__] = reasons.get(type(error).__name__, 0) + 1
         yield Moved(looked_at, moved, failed, dict(reasons))
         if len(page) < PAGE:
             return
         after = page[-1].key
+
+
+def _check_holds_ids(source: SessionStore) -> None:
+    sid = Sid.new()
+    if source.key(sid) != sid.plain():
+        raise ConfigurationError(
+            "the table to move from does not hold session ids but their digests, and no"
+            " digest leads to its id; a MovingStore moves each session with its visitor"
+        )
+
+
+def _move(stores: MovingStore, record: Record, *, dry_run: bool) -> bool:
+    """Whether it was moved, or would be; not, if its visitor has logged out meanwhile, or it has
+    expired.
+    """
+    sid = Sid(record.key.decode("utf-8", "surrogatepass"))
+    if dry_run:
+        _converted(stores, record)
+        return True
+    return run(move_steps(stores, sid), stores) is not None

@@ -429,6 +429,7 @@ class TestOptions:
             ({"codec": JSONCodec()}, "codec can not be given"),
             ({"columns": ["userId"]}, "columns takes SQLAlchemy's Columns, not 'userId'"),
             ({"layout": "sequelize"}, "layout is a TableFormat, not 'sequelize'"),
+            ({"expiration": 86_400_000}, "expiration is in seconds.* divided by 1000"),
             ({"mirror_fields": {"data": "x"}}, "can not write 'data'"),
             ({"mirror_fields": {"createdAt": "x"}}, "can not write 'createdAt'"),
             ({"mirror_fields": {"nothing": "x"}}, "no column 'nothing'"),
@@ -437,6 +438,24 @@ class TestOptions:
     def test_what_can_not_work_is_refused(self, options: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
             SQLSessionStore.connect_session_sequelize("sqlite://", **options)
+
+    def test_more_than_a_year_is_meant_if_it_is_a_timedelta(self) -> None:
+        """A number is what may have been copied from Express, where it is milliseconds."""
+        for lasts in timedelta(days=1000), 365 * 86400:
+            SQLSessionStore.connect_session_sequelize("sqlite://", expiration=lasts)
+        SQLSessionStore("sqlite://", expiration=86_400_000)
+
+    def test_sync_says_which_table_it_has_made(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The Express app has one; if that was not found, it has another name."""
+        with SQLSessionStore.connect_session_sequelize("sqlite://", table_name="Typo") as store:
+            store.sync()
+            store.sync()
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert "made the table Typo for connect-session-sequelize" in record.getMessage()
+        with SQLSessionStore("sqlite://") as store:
+            store.sync()
+        assert len(caplog.records) == 1
 
     def test_a_column_is_of_one_table_and_there_once(self) -> None:
         columns = [Column("userId", String(20))]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import create_engine, inspect, text, update
+from sqlalchemy import create_engine, inspect, make_url, text, update
 
 from tests.fixtures.services import Services
 from websessions import (
@@ -27,7 +30,7 @@ from websessions import (
 from websessions.cli import main
 from websessions.exchange import AsyncExchange, SyncExchange
 from websessions.lifecycle import Lifecycle
-from websessions.moving import AsyncMovingStore, MovingStore, move_all
+from websessions.moving import AsyncMovingStore, Moved, MovingStore, move_all
 from websessions.signing import ExpressValue
 from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
 from websessions.store import AsyncPerforms, Delete, Insert, Load, Performs
@@ -427,20 +430,39 @@ def test_what_the_new_table_refuses_keeps_no_other_back(stores: MovingStore) -> 
     assert stores.source.all() == [{"n": 1}]
 
 
-def test_a_database_that_goes_away_ends_the_import(stores: MovingStore) -> None:
-    """It is no matter of a session; run again, it goes on."""
+def test_whatever_goes_wrong_with_one_session_keeps_no_other_back(stores: MovingStore) -> None:
+    """What a driver or a codec raises need not be an error of this package's."""
+    for n in range(3):
+        stores.source.set(f"{n:032}", {"n": n})
 
-    class Leaving(MovingStore):
+    class Failing(MovingStore):
         def perform(self, calls: Any, /) -> list[Any]:
-            if isinstance(calls[0], Insert):
-                raise StoreUnavailable("gone")
+            if isinstance(calls[0], Insert) and calls[0].values["n"] == 1:
+                raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
             return super().perform(calls)
 
-    stores.source.set(SID, {"user": "ann"})
+    *_, last = move_all(Failing(stores.target, stores.source))
+    assert (last.looked_at, last.moved, last.reasons) == (3, 2, {"UnicodeEncodeError": 1})
+    assert stores.source.length() == 1
+
+
+def test_a_database_that_is_down_stops_it(stores: MovingStore) -> None:
+    """And how far it was has been said before."""
+    for n in range(3):
+        stores.source.set(f"{n:032}", {"n": n})
+
+    class Down(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Insert) and calls[0].values["n"] == 1:
+                raise StoreUnavailable("down")
+            return super().perform(calls)
+
+    steps = move_all(Down(stores.target, stores.source))
+    first = next(steps)
+    assert (first.looked_at, first.moved, first.failed) == (1, 1, 0)
     with pytest.raises(StoreUnavailable):
-        list(move_all(Leaving(stores.target, stores.source)))
-    *_, last = move_all(stores)
-    assert (last.moved, last.failed) == (1, 0)
+        next(steps)
+    assert (stores.source.length(), stores.target.length()) == (2, 1)
 
 
 def test_a_new_table_that_is_missing_is_no_matter_of_single_sessions(stores: MovingStore) -> None:
@@ -514,6 +536,43 @@ async def test_parallel_requests_with_the_old_cookie_share_the_session(
     assert session == {"user": "ann", **{f"seen by {n}": True for n in range(8)}}
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            "postgresql+psycopg://ann@localhost/app",
+            "postgresql+psycopg://bob:secret@[::1]:5432/app",
+        ),
+        (
+            "postgresql+psycopg://127.0.0.1/app",
+            "postgresql+psycopg:///app?host=/var/run/postgresql",
+        ),
+        ("mysql+pymysql://root@127.0.0.1:3306/app", "mariadb+pymysql://LOCALHOST/app"),
+    ],
+)
+def test_one_database_is_told_by_each_of_its_urls(one: str, other: str) -> None:
+    stores: list[Any] = [
+        SQLSessionStore(url, table_name=name)
+        for url, name in ((one, "Sessions"), (other, "sessions"))
+    ]
+    with pytest.raises(ConfigurationError, match="both stores have the table"):
+        MovingStore(*stores)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "postgresql+psycopg://localhost:5433/app",
+        "postgresql+psycopg://db/app",
+        "postgresql+psycopg://localhost/other",
+        "postgresql+psycopg:///app?host=db",
+        "mysql+pymysql://localhost:5432/app",
+    ],
+)
+def test_two_databases_are_no_one(other: str) -> None:
+    MovingStore(SQLSessionStore("postgresql+psycopg://localhost/app"), SQLSessionStore(other))
+
+
 def test_two_stores_of_one_kind_are_wanted() -> None:
     store: Any = MemoryStore()
     with pytest.raises(ConfigurationError, match="itself"):
@@ -534,6 +593,7 @@ class TestCommand:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         done = CliRunner().invoke(main, ["import", *arguments])
+        assert done.exception is None or isinstance(done.exception, SystemExit)
         return done.exit_code, done.stdout, done.stderr
 
     def test_it_moves_and_says_how_many(self, url: str) -> None:
@@ -546,6 +606,16 @@ class TestCommand:
                 users = connection.execute(text("SELECT user_id FROM sessions ORDER BY 1"))
                 assert [user for (user,) in users] == ["0", "1", "2"]
 
+    def test_the_column_of_the_user_may_follow_another_key(self, url: str) -> None:
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
+            store.clear()
+            store.set(SID, {"userId": 7})
+        arguments = url, url, "--table", "Old", "--user-id-key", "userId"
+        assert self.run(*arguments)[0] == 0
+        with create_engine(url).connect() as connection:
+            users = connection.execute(text("SELECT user_id FROM sessions"))
+            assert [user for (user,) in users] == ["7"]
+
     def test_a_dry_run_creates_no_table(self, url: str) -> None:
         code, out, _ = self.run(url, url, "--table", "Old", "--dry-run")
         assert (code, out) == (0, "3 of 3 live sessions would be moved\n")
@@ -555,6 +625,75 @@ class TestCommand:
                 names = connection.execute(text("SELECT name FROM sqlite_master"))
                 assert "sessions" not in {name for (name,) in names}
 
+    @pytest.fixture
+    def express(self, tmp_path: Path) -> Path:
+        """A file as an Express app has it, in a folder that is no URI as it is."""
+        path = tmp_path / "100% o&k #1" / "express.db"
+        path.parent.mkdir()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE Sessions (sid, expires, data, createdAt, updatedAt)")
+            values = SID.value, "2100-01-01 00:00:00.000 +00:00", '{"cookie":{},"user_id":1}'
+            connection.execute("INSERT INTO Sessions VALUES (?, ?, ?, 0, 0)", values)
+            connection.commit()
+        return path
+
+    def url_of(self, path: Path) -> str:
+        return f"sqlite:///{path}"
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_a_dry_run_changes_no_file(self, express: Path, same: bool) -> None:
+        """Not by a bit: the journal mode is in it. And it makes none."""
+        before = express.read_bytes()
+        to = express if same else express.with_name("own.db")
+        arguments = self.url_of(express), self.url_of(to), "--target-table", "own"
+        code, out, _ = self.run(*arguments, "--dry-run")
+        assert (code, out) == (0, "1 of 1 live sessions would be moved\n")
+        assert express.read_bytes() == before
+        assert list(express.parent.iterdir()) == [express]
+
+    def test_the_file_it_moves_from_keeps_its_journal_mode(self, express: Path) -> None:
+        code, out, _ = self.run(self.url_of(express), self.url_of(express.with_name("own.db")))
+        assert (code, out) == (0, "1 of 1 live sessions moved\n")
+        with contextlib.closing(sqlite3.connect(express)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+    def test_a_path_that_is_mistyped_makes_no_file(self, tmp_path: Path) -> None:
+        code, _, err = self.run(f"sqlite:///{tmp_path}/mistyped.db", f"sqlite:///{tmp_path}/own.db")
+        assert code == 1
+        assert f"Error: FROM: there is no file {tmp_path}/mistyped.db" in err
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("dry_run", [True, False])
+    @pytest.mark.parametrize(
+        ("driver", "change", "why"),
+        [
+            ("psycopg", {"port": 1, "password": "secret"}, ", connection refused"),
+            ("psycopg", {"database": "no_such"}, ", no such database or user"),
+            (
+                "pymysql",
+                {"port": 1, "password": "secret"},
+                "OperationalError, 2003, connection refused",
+            ),
+            ("pymysql", {"database": "no_such"}, ", 1049, no such database"),
+        ],
+    )
+    def test_a_target_that_can_not_be_reached_is_noticed(
+        self,
+        url: str,
+        services: Services,
+        driver: str,
+        change: dict[str, Any],
+        why: str,
+        dry_run: bool,
+    ) -> None:
+        to = make_url(services.url(driver)).set(**change)
+        arguments = url, to.render_as_string(hide_password=False), "--table", "Old"
+        code, _, err = self.run(*arguments, *["--dry-run"] * dry_run)
+        assert code == 1
+        assert "Error: TO: the session database can not be reached; " in err
+        assert why in err
+        assert "secret" not in err
+
     def test_what_stays_makes_it_fail(self, url: str) -> None:
         with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
             with store._opened.engine.begin() as connection:
@@ -563,13 +702,73 @@ class TestCommand:
             assert (code, out) == (1, "2 of 3 live sessions moved\n")
         assert "1 can not be moved: CorruptRecord" in err
 
+    @pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"])
+    @pytest.mark.parametrize(
+        "user", ["\\ud800", "x" * 300, "a\\u0000b"], ids=["surrogate", "long", "nul"]
+    )
+    def test_what_a_column_can_not_take_stops_no_other(
+        self, services: Services, driver: str, user: str
+    ) -> None:
+        url = services.url(driver, fresh=True)
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as old:
+            old.sync()
+            for n in range(3):
+                old.set(f"{n:032}", {"user_id": n})
+            table = old.table
+            with old._opened.engine.begin() as connection:
+                data = f'{{"cookie":{{"originalMaxAge":null}},"user_id":"{user}"}}'
+                one = update(table).where(table.c.sid == f"{1:032}")
+                connection.execute(one.values(data=data))
+            code, out, err = self.run(url, url, "--table", "Old", "--target-table", "new")
+            if code == 0:  # SQLite and MySQL take some of these
+                assert driver != "psycopg"
+                assert out == "3 of 3 live sessions moved\n"
+            else:
+                assert (code, out) == (1, "2 of 3 live sessions moved\n")
+                assert "1 can not be moved: " in err
+                assert old.length() == 1
+            assert user not in err
+
+    @pytest.mark.parametrize("dry_run", [True, False])
+    def test_a_row_that_is_passed_over_is_told(self, url: str, dry_run: bool) -> None:
+        """Whoever drops the old table after it has to know."""
+        with create_engine(url).begin() as connection:
+            connection.execute(text("UPDATE Old SET expires = '2100 oops' WHERE sid LIKE '%1'"))
+            connection.execute(text("UPDATE Old SET data = '7' WHERE sid LIKE '%2'"))
+        code, out, err = self.run(url, url, "--table", "Old", *["--dry-run"] * dry_run)
+        verb = "would be moved" if dry_run else "moved"
+        assert (code, out) == (1, f"1 of 2 live sessions {verb}\n")
+        assert "1 can not be moved: CorruptRecord\n1 could not be read, or came meanwhile\n" in err
+
+    def test_a_database_that_goes_down_says_how_far_it_was(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def down(stores: MovingStore, *, dry_run: bool) -> Iterator[Moved]:
+            yield Moved(7, 7, 0, {})
+            raise StoreUnavailable("it is down")
+
+        monkeypatch.setattr("websessions.cli.move_all", down)
+        code, out, err = self.run(url, url, "--table", "Old")
+        assert (code, out) == (1, "7 of 7 live sessions moved\n")
+        assert "Error: FROM or TO, while sessions were moved: it is down\n" in err
+
+    def test_no_other_exception_leaves_it(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(stores: MovingStore, *, dry_run: bool) -> Iterator[Moved]:
+            raise ValueError("ann's cart")
+
+        monkeypatch.setattr("websessions.cli.move_all", broken)
+        code, _, err = self.run(url, url, "--table", "Old")
+        assert code == 1
+        assert "ValueError" in err
+        assert "ann" not in err
+
     def test_an_error_is_one_line(self, url: str) -> None:
         """And nothing has been made."""
         code, _, err = self.run(url, url, "--table", "Missing")
         assert code == 1
         assert (
-            "Error: FROM (its table: --layout, --table, --schema): the session table does not exist"
-            in err
+            "Error: FROM (its table: --layout, --table, --schema):"
+            " the session table 'Missing' does not exist" in err
         )
         assert "Traceback" not in err
         with create_engine(url).connect() as connection:
@@ -585,6 +784,11 @@ class TestCommand:
             store.sync()
             store.set(SID, {"user_id": 7})
         arguments = "--layout", "connect-pg-simple", "--schema", "former", "--target-schema", "own"
+        code, _, err = self.run(url, url, *arguments[:-1], "nowhere", "--dry-run")
+        assert code == 1
+        assert "Error: TO: there is no schema 'nowhere'" in err
+        code, out, _ = self.run(url, url, *arguments, "--dry-run")
+        assert (code, out) == (0, "1 of 1 live sessions would be moved\n")
         code, out, _ = self.run(url, url, *arguments)
         assert (code, out) == (0, "1 of 1 live sessions moved\n")
         with engine.connect() as connection:
@@ -597,6 +801,41 @@ class TestCommand:
         code, _, err = self.run(url, url)
         assert code == 1
         assert "Error: --target-table: both stores have the table 'sessions'" in err
+
+    @pytest.mark.parametrize("former", ["sessions.db", "file:sessions.db?uri=true"])
+    def test_nor_by_another_name_of_the_file(
+        self, url: str, former: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = Path(url.removeprefix("sqlite:///"))
+        monkeypatch.chdir(path.parent)
+        former = "sqlite:///" + former.replace("sessions.db", path.name)
+        code, _, err = self.run(former, url, "--table", "Old", "--target-table", "old")
+        assert code == 1
+        assert "Error: --target-table: both stores have the table 'old'" in err
+
+    @pytest.mark.parametrize("dry_run", [True, False])
+    @pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"])
+    def test_somebody_elses_table_is_left_alone(
+        self, services: Services, driver: str, dry_run: bool
+    ) -> None:
+        url = services.url(driver, fresh=True)
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as old:
+            old.sync()
+            old.set(SID, {"user_id": 1})
+            engine = old._opened.engine
+            with engine.begin() as connection:
+                connection.execute(text("CREATE TABLE users (sid INTEGER PRIMARY KEY, name TEXT)"))
+            arguments = url, url, "--table", "Old", "--target-table", "users"
+            code, _, err = self.run(*arguments, *["--dry-run"] * dry_run)
+            assert code == 1
+            assert (
+                "Error: TO: the table 'users' is no session table of this package's: it has no"
+                " data, expires, version, created_at, updated_at, sweep_after" in err
+            )
+            look = inspect(engine)
+            assert [column["name"] for column in look.get_columns("users")] == ["sid", "name"]
+            assert look.get_indexes("users") == []
+            assert old.length() == 1
 
     def test_an_error_says_which_database_it_is_about(self, url: str) -> None:
         for arguments, about in (("nonsense", url), "FROM"), ((url, "nonsense"), "TO"):

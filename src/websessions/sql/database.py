@@ -6,6 +6,7 @@ driver) or in a worker thread (any other).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from sqlalchemy import exc as sqlalchemy_exc
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn
 
-from ..errors import StoreError, StoreTimeout
+from ..errors import ConfigurationError, StoreError, StoreTimeout
 from ..store import Call, Clock, Insert, Load, Replace, Touch
 from .dialects import (
     autocommit,
@@ -40,6 +41,8 @@ from .operations import (
 )
 
 __all__ = ["Database"]
+
+log = logging.getLogger("websessions")
 
 LOCK_TRIES: Final = 5
 """How often a statement that loses to a deadlock is tried in all."""
@@ -206,9 +209,12 @@ class Database:
         return answer
 
     def _failure(self, error: Exception) -> StoreError:
-        failure = store_error(error, self._dialect)
+        failure = self._store_error(error)
         failure.__cause__ = error
         return failure
+
+    def _store_error(self, error: BaseException, *, lost: bool = False) -> StoreError:
+        return store_error(error, self._dialect, self._table.layout.table.fullname, lost=lost)
 
     def _answer(self, talk: _Conversation, call: Call[Any], *, repeated: bool) -> Any:
         """Perform one call, and end its transaction where there is one.
@@ -264,7 +270,7 @@ class Database:
         self, calls: Sequence[Call[Any]], answers: list[Any], error: BaseException
     ) -> list[Any]:
         # An error for each: a traceback that several requests share would mix them up.
-        failures = [store_error(error, self._dialect, lost=True) for _ in calls[len(answers) :]]
+        failures = [self._store_error(error, lost=True) for _ in calls[len(answers) :]]
         for failure in failures:
             failure.__cause__ = error
         return [*answers, *failures]
@@ -279,11 +285,42 @@ class Database:
 
         Many processes may do it at once. Whichever statement comes second fails, whatever its
         dialect calls that, so what counts is only whether everything is there in the end.
+
+        Raises:
+            ConfigurationError: a table of that name is there, and it is somebody else's.
         """
+        for table in self._tables:
+            self._create(table)
+
+    def check_tables(self) -> None:
+        """Look whether `create_tables` can do its work, and change nothing.
+
+        Raises:
+            ConfigurationError: a table of that name is there, and it is somebody else's; or there
+                is no such schema.
+            StoreUnavailable: the database can not be reached.
+        """
+        try:
+            with self.engine.connect() as connection:
+                look = inspect(connection)
+                schema = self._table.layout.table.schema
+                if schema is not None and schema not in look.get_schema_names():
+                    raise ConfigurationError(f"there is no schema {schema!r}")
+                for table in self._tables:
+                    if look.has_table(table.name, schema=table.schema):
+                        _missing(table, look)
+        except (OSError, sqlalchemy_exc.DBAPIError, sqlalchemy_exc.TimeoutError) as error:
+            raise self._not_made(error, lost=not _was_reached(error)) from error
+
+    @property
+    def _tables(self) -> list[SQLTable]:
         layout = self._table.layout
-        for table in (layout.table, layout.lease):
-            if table is not None:
-                self._create(table)
+        return [layout.table] if layout.lease is None else [layout.table, layout.lease]
+
+    def _not_made(self, error: BaseException, *, lost: bool) -> StoreError:
+        """For an error of SQLAlchemy's: the driver's, where there is one, says more."""
+        driver = error.orig if isinstance(error, sqlalchemy_exc.DBAPIError) else None
+        return self._store_error(driver or error, lost=lost)
 
     def _create(self, table: SQLTable) -> None:
         failure: BaseException | None = None
@@ -304,6 +341,14 @@ class Database:
                         else:
                             # With the types that its columns need, unless they are there.
                             missing[0].create(connection, checkfirst=True)
+                package = table.info.get("websessions_layout")
+                if package is not None and missing[0] is table:
+                    log.warning(
+                        "sync() has made the table %s for %s; if an app of Express has one already,"
+                        " that has another name: say it with table_name",
+                        table.fullname,
+                        package,
+                    )
             except sqlalchemy_exc.DBAPIError as error:
                 failure = error
                 # A connection that was lost took the others of the pool with it: the next is new.
@@ -314,17 +359,24 @@ class Database:
                 failure = error
                 break
         assert failure is not None
-        cause = failure.orig if isinstance(failure, sqlalchemy_exc.DBAPIError) else failure
-        raise store_error(
-            cause or failure, self._dialect, lost=losses > 1 or not _was_reached(failure)
-        ) from failure
+        raise self._not_made(failure, lost=losses > 1 or not _was_reached(failure)) from failure
 
 
 def _missing(table: SQLTable, look: Inspector) -> list[SQLTable | Index | Column[Any]]:
-    """What a table that is there lacks: columns that may be added to rows, and indexes."""
+    """What a table that is there lacks: columns that may be added to rows, and indexes.
+
+    Raises:
+        ConfigurationError: it lacks those that every version of this package has made.
+    """
     columns: list[Column[Any]] = []
     if table.info.get("websessions"):
         known = {column["name"] for column in look.get_columns(table.name, table.schema)}
+        unknown = [c.name for c in table.columns if not c.nullable and c.name not in known]
+        if unknown:
+            raise ConfigurationError(
+                f"the table {table.fullname!r} is no session table of this package's: it has no"
+                f" {', '.join(unknown)}. Nothing was changed in it; name another one, or migrate"
+            )
         columns = [c for c in table.columns if c.nullable and c.name not in known]
     indexes = {index["name"] for index in look.get_indexes(table.name, table.schema)}
     return [*columns, *(index for index in table.indexes if index.name not in indexes)]

@@ -13,7 +13,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy import exc as sqlalchemy_exc
@@ -37,6 +39,8 @@ __all__ = [
     "is_timeout",
     "one_at_a_time",
     "open_database",
+    "sqlite_as_it_is",
+    "sqlite_file",
     "stays_in_autocommit",
     "store_error",
 ]
@@ -63,6 +67,9 @@ _EXTRAS: Final = {
     "asyncmy": "asyncmy",
     "aiosqlite": "aiosqlite",
 }
+
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306}
+_LOCAL: Final = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 _CONNECTIONS: Final = 15
 """How many connections a pool has at most, and keeps. SQLAlchemy's default is as many, of which it
@@ -92,6 +99,19 @@ class Opened:
     def is_file(self) -> bool:
         """Whether it is a SQLite file, opened by the driver that blocks."""
         return self.is_blocking_sqlite and not _in_memory(self.engine.url)
+
+    @property
+    def place(self) -> str:
+        """Which database it is, whoever connects to it, by whatever driver and name."""
+        url = self.engine.url
+        kind = self.engine.dialect.name.replace("mariadb", "mysql")
+        if kind == "sqlite" and not _in_memory(url):
+            return f"{kind}:{os.path.realpath(_sqlite_path(url))}"
+        host = str(url.host or url.query.get("host", "")).lower()
+        if host in _LOCAL or host.startswith("/"):  # the folder of a socket
+            host = ""
+        port = url.port or url.query.get("port") or _PORTS.get(kind, "")
+        return f"{kind}://{host}:{port}/{url.database or ''}"
 
 
 def open_database(
@@ -219,7 +239,29 @@ def _with_driver(db: str | URL, in_asyncio: bool) -> URL:
 
 def _sqlite_path(url: URL) -> str:
     path = url.database or ""
-    return path.removeprefix("file:").partition("?")[0] if path.startswith("file:") else path
+    if not path.startswith("file:"):
+        return path
+    return unquote(path.removeprefix("file:").partition("?")[0])
+
+
+def sqlite_file(db: str) -> str | None:
+    """The path of the file that a URL leads to by SQLite's own driver; None if it leads to none.
+
+    Raises:
+        ConfigurationError: it is no URL, or there is no such folder.
+    """
+    url = _with_driver(db, in_asyncio=False)
+    if url.drivername not in ("sqlite", "sqlite+pysqlite") or _in_memory(url):
+        return None
+    return os.path.abspath(_sqlite_path(url))
+
+
+def sqlite_as_it_is(path: str) -> Engine:
+    """A SQLite file that is there already, opened so that it stays as it is: it is not created, and
+    keeps the journal mode that its app has chosen.
+    """
+    url = URL.create("sqlite", database=Path(path).as_uri(), query={"mode": "rw", "uri": "true"})
+    return create_engine(url, connect_args={"timeout": 10})
 
 
 def _in_memory(url: URL) -> bool:
@@ -532,9 +574,17 @@ def is_outdated(error: BaseException) -> bool:
     )
 
 
-def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -> StoreError:
+def store_error(
+    error: BaseException, dialect: Dialect, table: str, *, lost: bool = False
+) -> StoreError:
     """A driver's error as one of this package's. The driver's text stays in `__cause__`: it may
     quote the row.
+
+    Args:
+        error: what the driver has raised.
+        dialect: of which database.
+        table: the name of the session table.
+        lost: there is no connection, or it is gone.
     """
     kind = f"{dialect.name} ({dialect.driver}): {type(error).__name__}"
     if isinstance(error, sqlalchemy_exc.TimeoutError):
@@ -542,16 +592,16 @@ def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -
     if is_timeout(error):
         return StoreTimeout(f"the session database did not answer in time; {kind}")
     if lost:
-        return StoreUnavailable(f"the session database can not be reached; {kind}")
+        return StoreUnavailable(f"the session database can not be reached; {kind}{_why(error)}")
     if "no such table" in str(error) or _sqlstate(error) == "42P01" or _mysql_code(error) == 1146:
         return StoreError(
-            "the session table does not exist: call sync() at start, or correct table_name and"
-            f" schema; {kind}"
+            f"the session table {table!r} does not exist: call sync() at start, or correct"
+            f" table_name and schema; {kind}"
         )
     if "no such column" in str(error) or _sqlstate(error) == "42703" or _mysql_code(error) == 1054:
         return StoreError(
-            "the session table lacks a column: call sync(), which adds it to a generated table, or"
-            f" migrate; if Express made the table, correct the layout; {kind}"
+            f"the session table {table!r} lacks a column: call sync(), which adds it to a generated"
+            f" table, or migrate; if Express made the table, correct the layout; {kind}"
         )
     if _sqlstate(error) in ("26000", "42P05"):
         return StoreError(
@@ -559,6 +609,26 @@ def store_error(error: BaseException, dialect: Dialect, *, lost: bool = False) -
             f" in transaction mode pass pgbouncer=True; {kind}"
         )
     return StoreError(f"the session database refused a statement; {kind}")
+
+
+_WORDS: Final = {
+    "refused": "connection refused",
+    "not known": "no such host",
+    "Unknown database": "no such database",
+    "does not exist": "no such database or user",
+    "Access denied": "login refused",
+    "authentication failed": "login refused",
+    "password supplied": "login refused",
+}
+"""What drivers say of a connection that could not be made, and what is passed on of that."""
+
+
+def _why(error: BaseException) -> str:
+    """What is known of why a database can not be reached, without a word of the driver's own."""
+    text = str(error)
+    said = [why for words, why in _WORDS.items() if words in text][:1]
+    code = _mysql_code(error) or _sqlstate(error)
+    return "".join(f", {known}" for known in (code, *said) if known)
 
 
 def is_timeout(error: BaseException) -> bool:

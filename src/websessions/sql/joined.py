@@ -101,7 +101,9 @@ class Joins:
         try:
             return operation(cursor, table, call, self._clock())
         except sqlalchemy_exc.DBAPIError as error:
-            failure = store_error(error.orig or error, table.statements.dialect)
+            failure = store_error(
+                error.orig or error, table.statements.dialect, table.layout.table.fullname
+            )
             # Without SQLAlchemy's own, which shows the parameters: the session's data.
             failure.__cause__ = error.orig
             return failure

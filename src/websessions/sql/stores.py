@@ -59,6 +59,8 @@ B = TypeVar("B")
 _of_the_parent: list[Pool] = []
 """Pools that came over a fork: kept, so that their connections never become garbage."""
 
+_A_YEAR = 366 * 24 * 60 * 60
+
 _WORKERS = 4
 """Threads that an async store has for a driver that blocks."""
 
@@ -243,6 +245,12 @@ class _SQLStore:
                     f"{option} can not be given: the layout of {layout.package} has its own"
                     + instead
                 )
+        lasts = options.get("expiration")
+        if isinstance(lasts, int | float) and lasts > _A_YEAR:
+            raise ConfigurationError(
+                f"expiration is in seconds, and {lasts!r} of them are over a year: Express's"
+                " milliseconds have to be divided by 1000; if it is meant, give a timedelta"
+            )
         for column in columns:
             if not isinstance(column, Column):
                 raise ConfigurationError(f"columns takes SQLAlchemy's Columns, not {column!r}")
@@ -306,8 +314,7 @@ class _SQLStore:
     @property
     def place(self) -> tuple[str, str]:
         """Where the sessions are: the database, and the table, in small letters."""
-        url = self._opened.engine.url.set(drivername=self._opened.engine.dialect.name, query={})
-        return url.render_as_string(), self._table.fullname.lower()
+        return self._opened.place, self._table.fullname.lower()
 
     @property
     def model(self) -> type[Any]:
@@ -398,6 +405,7 @@ class SQLSessionStore(_SQLStore, SessionStore):
         """Create the tables and indexes that are missing. Many processes may do it at once.
 
         Raises:
+            ConfigurationError: a table of that name is there, and it is somebody else's.
             StoreUnavailable: the database can not be reached.
         """
         self._database.create_tables()
@@ -501,6 +509,7 @@ class AsyncSQLSessionStore(_SQLStore, AsyncSessionStore):
         """Create the tables and indexes that are missing. Many processes may do it at once.
 
         Raises:
+            ConfigurationError: a table of that name is there, and it is somebody else's.
             StoreUnavailable: the database can not be reached.
         """
         await self._call(self._database.create_tables)
