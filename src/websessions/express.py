@@ -49,10 +49,12 @@ class ExpressForm:
             with suppress(ValueError):
                 return Lifetime(None, datetime.fromisoformat(kept["expires"]).astimezone(UTC))
         age = kept.get("originalMaxAge")
-        if age is None:
+        if age is None or age is False:  # what `cookie.expires = false` leaves there
             return NO_LIFETIME
         if isinstance(age, bool) or not isinstance(age, int | float):
             raise ValueError("originalMaxAge is not a number")
+        if age < 0:  # over at once: how long ago is nothing that each column could say
+            return Lifetime(timedelta(0), None)
         try:
             return Lifetime(min(timedelta(milliseconds=age), LONGEST_SPAN), None)
         except OverflowError:

@@ -53,6 +53,7 @@ WRITTEN = {
     '"expires":"2026-11-24T09:24:55.308Z","secure":true,"httpOnly":true,"domain":"example.com",'
     '"path":"/","sameSite":"lax","ours":{"later":[1]}},"user":"ann"}',
     "no originalMaxAge": '{"cookie":{"path":"/"},"a":1}',
+    "expires = false": '{"cookie":{"originalMaxAge":false,"expires":false,"path":"/"},"a":1}',
 }
 
 
@@ -161,6 +162,10 @@ class TestLifetime:
             ({"originalMaxAge": None, "expires": None}, None),
             ({"originalMaxAge": None, "expires": "2026-11-24T09:24:55.308Z"}, None),
             ({}, None),
+            ({"originalMaxAge": False, "expires": False}, None),
+            ({"originalMaxAge": -1}, timedelta(0)),
+            ({"originalMaxAge": -(10**300)}, timedelta(0)),
+            ({"originalMaxAge": -1e300}, timedelta(0)),
             ({"originalMaxAge": 10**16}, timedelta(days=365_250)),
             ({"originalMaxAge": 10**300}, timedelta(days=365_250)),
         ],
@@ -307,6 +312,18 @@ class TestRequests:
         exchange.session.cookie.max_age = None
         exchange.finish()
         assert visit.stored() == WRITTEN["emoji"]
+
+    @pytest.mark.parametrize("age", ["-1", "-1900000000000", "-1e300"])
+    def test_a_negative_max_age_is_over_at_once(self, age: str) -> None:
+        """As in Express. A write says so, and keeps the number."""
+        visit = Visit()
+        visit.node_wrote('{"cookie":{"originalMaxAge":%s,"expires":null,"path":"/"},"a":1}' % age)
+        exchange = visit.request()
+        exchange.session["a"] = 2
+        cookie = exchange.finish().cookie
+        assert cookie is not None
+        assert "Max-Age=0" in cookie
+        assert visit.request().session.is_new
 
     def test_a_max_age_that_is_set_to_what_it_is_changes_nothing(self) -> None:
         visit = Visit()

@@ -166,6 +166,13 @@ class TestSecondsInAnInteger(_Rules):
 
     resolution = timedelta(seconds=1)
 
+    async def test_a_session_may_have_been_over_before_1970(self, bench: Bench) -> None:
+        """Which the column can not say."""
+        store = await bench.store()
+        began = datetime(1960, 1, 1, tzinfo=UTC)
+        await store.ask(replace(bench.insert(store, "a"), expires=began))
+        assert not await bench.is_there(store, "a")
+
     async def test_a_session_may_last_for_ever(self, bench: Bench) -> None:
         """For ever is as long as the column can say."""
         store = await bench.store()

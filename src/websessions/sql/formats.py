@@ -266,7 +266,9 @@ class _JSONAsText(UserDefinedType[Any]):
 
 
 class _EpochSeconds(TypeDecorator[datetime]):
-    """Seconds since 1970 in an unsigned integer: what lasts longer ends in 2106."""
+    """Seconds since 1970 in an unsigned integer: what lasts longer ends in 2106, and what was over
+    before 1970 in 1970.
+    """
 
     impl = Integer
     cache_ok = True
@@ -275,7 +277,7 @@ class _EpochSeconds(TypeDecorator[datetime]):
         return mysql.INTEGER(unsigned=True)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else min(int(value.timestamp()), 2**32 - 1)
+        return None if value is None else min(max(int(value.timestamp()), 0), 2**32 - 1)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else datetime.fromtimestamp(value, UTC)
