@@ -63,6 +63,29 @@ def test_what_node_wrote_is_written_the_same(name: str) -> None:
     assert CODEC.encode(CODEC.decode(data)) == data
 
 
+@pytest.mark.parametrize(
+    ("spelled", "read", "written"),
+    [
+        ("1" + "0" * 21, 1e21, "1e+21"),
+        ("-1" + "0" * 300, -1e300, "-1e+300"),
+        ("1234567890123456789", 1234567890123456800, "1234567890123456800"),
+        ("9007199254740993", 9007199254740992, "9007199254740992"),
+        ("999999999999999", 999999999999999, "999999999999999"),
+    ],
+)
+def test_an_integer_is_read_as_javascript_reads_it(
+    spelled: str, read: object, written: str
+) -> None:
+    """jsonb spells 1e+21 out, and other programs may have written what JavaScript has not."""
+    visit = Visit()
+    visit.node_wrote("{" + COOKIE + ',"n":' + spelled + "}")
+    exchange = visit.request()
+    assert (exchange.session["n"], type(exchange.session["n"])) == (read, type(read))
+    exchange.session["from python"] = 1
+    exchange.finish()
+    assert visit.stored() == "{" + COOKIE + ',"n":' + written + ',"from python":1}'
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -145,12 +168,26 @@ def test_what_express_drops_when_it_reads_is_dropped() -> None:
     "data",
     [
         *(b"", b"null", b"[]", b'{"cookie":', b'{"a":NaN}', b'{"a":1e999}', b"\xff{}"),
+        b'{"a":1' + b"0" * 400 + b"}",
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
 def test_what_is_no_session_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"not JSON|top level|nested"):
         CODEC.decode(data)
+
+
+def test_a_full_stack_is_not_blamed_on_the_row() -> None:
+    """If the app's own calls have used up the stack, a good row is not called malformed."""
+    data = ("{" + COOKIE + ',"a":' + "[" * 150 + "]" * 150 + "}").encode()
+
+    def descend() -> object:
+        try:
+            return descend()
+        except RecursionError:
+            return CODEC.decode(data)
+
+    assert descend() == CODEC.decode(data)
 
 
 class TestLifetime:
