@@ -73,9 +73,7 @@ def test_what_node_wrote_is_written_the_same(name: str) -> None:
         ("999999999999999", 999999999999999, "999999999999999"),
     ],
 )
-def test_an_integer_is_read_as_javascript_reads_it(
-    spelled: str, read: object, written: str
-) -> None:
+def test_an_integer_is_what_javascript_reads(spelled: str, read: object, written: str) -> None:
     """jsonb spells 1e+21 out, and other programs may have written what JavaScript has not."""
     visit = Visit()
     visit.node_wrote("{" + COOKIE + ',"n":' + spelled + "}")
@@ -354,7 +352,7 @@ class TestRequests:
     def test_a_negative_max_age_is_over_at_once(self, age: str) -> None:
         """As in Express. A write says so, and keeps the number."""
         visit = Visit()
-        visit.node_wrote('{"cookie":{"originalMaxAge":%s,"expires":null,"path":"/"},"a":1}' % age)
+        visit.node_wrote("{" + COOKIE.replace(":null", f":{age}", 1) + ',"a":1}')
         exchange = visit.request()
         exchange.session["a"] = 2
         cookie = exchange.finish().cookie
