@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.fixtures.services import Services
 from tests.sql.drivers import in_transaction
@@ -38,7 +40,7 @@ from websessions.lifecycle import Lifecycle
 from websessions.sid import HASHED, Key, plain_key
 from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
 from websessions.sql.formats import CONNECT_SESSION_SEQUELIZE, FormatColumn
-from websessions.store import Load
+from websessions.store import SWEEP_BATCH, Load
 from websessions.testing import AnyStore, FakeClock
 from websessions.testing.bench import Bench, Capabilities, MakeStore
 from websessions.testing.store_rules import CallRules, RaceRules, SweepRules
@@ -393,6 +395,68 @@ def test_what_sequelize_reads_is_read(services: Services, stored: str, moment: d
             connection.execute(text("UPDATE Sessions SET expires = :stored"), {"stored": stored})
         (record,) = store.perform([Load(store.key(Sid(SID)))])
         assert record.expires == moment
+
+
+@pytest.mark.parametrize(
+    "moment", ["12020-04-06", "infinity", "-infinity", "0044-03-15 BC", "10000-01-01", "0001-01-01"]
+)
+async def test_a_moment_that_python_does_not_have(services: Services, moment: str) -> None:
+    """connect-pg-simple writes the first with a `maxAge` of 10,000 years. In any zone, for both
+    drivers: it is read, listed and swept, and hinders no other session.
+    """
+    live = "BC" not in moment and not moment.startswith(("-", "0"))
+    for driver, make, zone in product(
+        ("psycopg", "asyncpg"),
+        (
+            AsyncSQLSessionStore.connect_pg_simple,
+            AsyncSQLSessionStore.connect_session_sequelize,
+        ),
+        ("Pacific/Kiritimati", "Pacific/Niue"),
+    ):
+        arguments: dict[str, Any] = {"server_settings": {"TimeZone": zone}}
+        if driver == "psycopg":
+            arguments = {"options": f"-c TimeZone={zone}"}
+        engine = create_async_engine(_url(driver, services), connect_args=arguments)
+        async with make(engine, table_name="far", check_expiration_interval=0) as store:
+            await store.sync()
+            expires = store._layout.expires
+            await store.set(SID, {"user": "ann"})
+            await store.set("b" * 32, {"user": "bob"})
+            odd = update(store.table).where(store._layout.sid == SID)
+            odd = odd.values({expires: text(f"'{moment}'")})
+            await in_transaction(store._opened.engine, odd)
+            assert await store.get(SID) == ({"user": "ann"} if live else None)
+            await store.update(SID, lambda session: session.update(user="eve"))
+            assert await store.all() == [{"user": "bob"}, *[{"user": "eve"}] * live]
+            past = update(store.table).where(store._layout.sid != SID)
+            past = past.values({expires: text("'2020-01-01'")})
+            await in_transaction(store._opened.engine, past)
+            assert await store.clear_expired_sessions() == 2 - live
+            assert await store.length() == live
+            await in_transaction(store._opened.engine, text("DROP TABLE far"))
+        await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "odd", [1700000000000, "2020-13-45 00:00:00.000 +00:00", "2020-01-01", "", "12020-04-06"]
+)
+def test_a_moment_that_is_none_does_not_end_the_sweeping(services: Services, odd: object) -> None:
+    """SQLite keeps whatever is written there, and Sequelize compares it as text."""
+    with SQLSessionStore.connect_session_sequelize(
+        _url("sqlite", services), check_expiration_interval=0
+    ) as store:
+        store.sync()
+        store.clear()
+        for sid in (f"{n:032}" for n in range(SWEEP_BATCH + 1)):
+            store.set(sid, {}, expires=datetime(2020, 1, 2, tzinfo=UTC))
+        store.set(SID, {"user": "ann"})
+        with store._opened.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE Sessions SET expires = :odd WHERE sid < :sid"),
+                {"odd": odd, "sid": f"{SWEEP_BATCH // 2:032}"},
+            )
+        assert store.clear_expired_sessions() == SWEEP_BATCH + 1
+        assert store.all() == [{"user": "ann"}]
 
 
 def test_a_moment_is_cut_to_seconds_for_mysql() -> None:
