@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     create_engine,
+    event,
     inspect,
     text,
     update,
@@ -35,12 +36,13 @@ from websessions import (
     SessionSettings,
     SessionTooLarge,
     Sid,
+    StoreError,
 )
 from websessions.lifecycle import Lifecycle
 from websessions.sid import HASHED, Key, plain_key
-from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
+from websessions.sql import AsyncSQLSessionStore, SQLSessionStore, operations
 from websessions.sql.formats import CONNECT_SESSION_SEQUELIZE, FormatColumn
-from websessions.store import SWEEP_BATCH, Load
+from websessions.store import SWEEP_BATCH, Call, Delete, Insert, Load, Put, Replace, Touch
 from websessions.testing import AnyStore, FakeClock
 from websessions.testing.bench import Bench, Capabilities, MakeStore
 from websessions.testing.store_rules import CallRules, RaceRules, SweepRules
@@ -327,10 +329,115 @@ def test_ids_differ_by_case_and_spaces(maker: Maker, services: Services) -> None
             store.table.dialect_options["mariadb"]["collate"] = "utf8mb4_general_ci"
         store.sync()
         store.set(SID, {"user": "ann"})
+        (before,) = rows(store)
+        (mine,) = store.perform([Load(store.key(Sid(SID)))])
+        later = mine.expires + timedelta(hours=1)
         for other in (SID.lower(), SID.upper(), f"{SID} "):
+            key = store.key(Sid(other))
+            calls: list[Call[Any]] = [
+                Touch(key, later, timedelta(0)),
+                Touch(key, later, timedelta(0), mine),
+                Replace(replace(mine, key=key), b"{}", later, {}),
+                Delete(key),
+            ]
             assert store.get(other) is None
+            assert store.perform(calls) == [False, False, None, False]
+            assert rows(store) == [before]
+        store.set("b" * 32, {"user": "bob"})
+        (bobs,) = store.perform([Load(store.key(Sid("b" * 32)))])
+        anothers, data = store.key(Sid(SID.lower())), b'{"user":"eve"}'
+        for batch in (
+            [Touch(key, later, timedelta(0)) for key in (anothers, bobs.key)],
+            [Replace(replace(bobs, key=key), data, later, {}) for key in (anothers, bobs.key)],
+        ):
+            refused, written = store.perform(batch)
+            assert (bool(refused), bool(written)) == (False, True)
+        assert before in rows(store)
         assert store.get(SID) == {"user": "ann"}
         store.table.drop(store._opened.engine)
+
+
+@pytest.mark.parametrize("package", [SEQUELIZE, EMS])
+def test_a_set_overwrites_no_other_id(package: str, services: Services) -> None:
+    """A table that ignores case has no room for both: the second one is an error."""
+    with getattr(SQLSessionStore, package)(
+        _url("pymysql", services), table_name="one_case", check_expiration_interval=0
+    ) as store:
+        store.table.drop(store._opened.engine, checkfirst=True)
+        store.table.dialect_options["mysql"]["collate"] = "utf8mb4_general_ci"
+        store.table.dialect_options["mariadb"]["collate"] = "utf8mb4_general_ci"
+        store.sync()
+        store.set(SID, {"user": "ann"})
+        with pytest.raises(StoreError, match="refused a statement"):
+            store.set(SID.lower(), {"user": "mallory"})
+        assert store.get(SID) == {"user": "ann"}
+        store.set(SID, {"user": "bob"})
+        assert store.get(SID) == {"user": "bob"}
+        (taken,) = store.perform([Insert(store.key(Sid(SID.lower())), b"{}", later(store), {})])
+        assert taken is None  # so a new session gets another id
+        store.table.drop(store._opened.engine)
+
+
+def later(store: SQLSessionStore) -> datetime:
+    return store.clock() + timedelta(hours=1)
+
+
+def test_a_set_that_another_one_overtakes(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In MySQL one is two statements."""
+    stores = [
+        SQLSessionStore.connect_session_sequelize(
+            _url("pymysql", services), check_expiration_interval=0
+        )
+        for _ in range(2)
+    ]
+    first, second = stores
+    first.sync()
+    first.clear()
+    execute = operations._execute
+    overtaken: list[bool] = []
+
+    def overtake(cursor: Any, statement: Any, values: Any) -> None:
+        execute(cursor, statement, values)
+        if statement is first._database._table.statements.overwrite and not overtaken:
+            overtaken.append(True)
+            second.set(SID, {"user": "ann"})
+
+    monkeypatch.setattr(operations, "_execute", overtake)
+    first.set(SID, {"user": "bob"})
+    assert overtaken
+    assert [store.get(SID) for store in stores] == [{"user": "bob"}] * 2
+    for store in stores:
+        store.close()
+
+
+@pytest.mark.parametrize("package", [SEQUELIZE, EMS])
+def test_an_id_that_mysql_would_cut_is_refused(package: str, services: Services) -> None:
+    """Outside of strict mode it would be written under another id: its beginning."""
+    engine = create_engine(_url("pymysql", services))
+    event.listen(engine, "connect", lambda made, _: made.query("SET SESSION sql_mode = ''"))
+    with getattr(SQLSessionStore, package)(engine, check_expiration_interval=0) as store:
+        store.sync()
+        store.clear()
+        longest = "a" * store.longest_sid
+        store.set(longest, {"user": "ann"})
+        too_long = store.key(Sid(f"{longest}b"))
+        (mine,) = store.perform([Load(store.key(Sid(longest)))])
+        for wrong in (
+            Put(too_long, b"{}", later(store), {}),
+            Insert(too_long, b"{}", later(store), {}),
+            Replace(mine, b"{}", later(store), {}, too_long),
+        ):
+            for error in store.perform([wrong, wrong]):
+                assert isinstance(error, ConfigurationError)
+                assert "does not fit" in str(error)
+                assert longest not in str(error)
+        assert store.get(f"{longest}b") is None
+        store.destroy(f"{longest}b")
+        assert store.get(longest) == {"user": "ann"}
+        store.clear()
+    engine.dispose()
 
 
 def test_an_expiry_without_a_zone_is_in_the_connections(services: Services) -> None:

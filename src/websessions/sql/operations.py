@@ -273,7 +273,7 @@ def replacing(table: Table, call: Replace, now: datetime) -> dict[str, Any]:
 def moving(table: Table, call: Replace, new_key: Key) -> dict[str, Any]:
     """The new key; and the old one where it has a grace, in the place of any before it."""
     statements, until = table.statements, table.layout.previous_until
-    values: dict[str, Any] = {"new_key": statements.key_out(new_key)}
+    values: dict[str, Any] = {"new_key": _new_key(table, new_key)}
     if until is None:
         return values
     if call.grace_until is None:
@@ -511,7 +511,7 @@ def new_row(table: Table, call: Insert | Put, now: datetime) -> dict[str, Any]:
     """The columns of a row that comes into being."""
     layout, statements = table.layout, table.statements
     row = _written(table, call, now)
-    row[layout.sid.key] = statements.key_out(call.key)
+    row[layout.sid.key] = _new_key(table, call.key)
     if layout.version is not None:
         row[layout.version.key] = _first_version(table)
     if layout.created_at is not None:
@@ -519,6 +519,24 @@ def new_row(table: Table, call: Insert | Put, now: datetime) -> dict[str, Any]:
     if table.extend_default_fields is not None:
         row = {**_extended(table, table.extend_default_fields, row, call.values), **row}
     return row
+
+
+def _new_key(table: Table, key: Key) -> Any:
+    """A key that comes into the table.
+
+    Raises:
+        ConfigurationError: it is longer than its column. MySQL outside of strict mode would cut it
+            off, and so write another one's row.
+    """
+    column = table.layout.sid
+    value = table.statements.key_out(key)
+    longest: int | None = getattr(column.type, "length", None)
+    if table.layout.key_rule is PLAIN and longest is not None and len(value) > longest:
+        raise ConfigurationError(
+            f"a session id of {len(value)} characters does not fit {column.table.fullname!r}:"
+            f" {column.name} takes {longest}; if the column is wider, say so in the layout"
+        )
+    return value
 
 
 def _extended(
