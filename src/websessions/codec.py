@@ -122,7 +122,8 @@ class JSONCodec:
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """Raises `ValueError` for anything but a session that `encode` wrote, or plain JSON."""
-        deep = may_be_deep(data)
+        # A level takes two bytes, and most sessions are small.
+        deep = len(data) > 2 * MAX_DEPTH and may_be_deep(data)
         value: Any = None
         problem = ""
         try:
@@ -198,8 +199,7 @@ def _is_within(value: Any, room: int) -> bool:
 
 def may_be_deep(data: bytes) -> bool:
     """Whether lists and objects may be nested more than `MAX_DEPTH` levels deep in this JSON."""
-    # A level takes two bytes, and most sessions are small.
-    return len(data) > 2 * MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH
+    return data.count(b"[") + data.count(b"{") > MAX_DEPTH
 
 
 # -- The two parsers -----------------------------------------------------------------------------

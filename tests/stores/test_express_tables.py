@@ -566,6 +566,24 @@ def test_a_moment_that_is_none_does_not_end_the_sweeping(services: Services, odd
         assert store.all() == [{"user": "ann"}]
 
 
+def test_nor_does_the_zero_of_mysql(services: Services) -> None:
+    """Which drivers read as text. Here a whole batch, and the next one goes on from there."""
+    engine = create_engine(_url("pymysql", services))
+    event.listen(engine, "connect", lambda made, _: made.query("SET SESSION sql_mode = ''"))
+    with SQLSessionStore.connect_session_sequelize(engine, check_expiration_interval=0) as store:
+        store.sync()
+        store.clear()
+        for n in range(SWEEP_BATCH + 1):
+            store.set(f"{n:032}", {})
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE Sessions SET expires = 0"))
+        store.set(SID, {"user": "ann"})
+        assert store.clear_expired_sessions() == SWEEP_BATCH + 1
+        assert store.all() == [{"user": "ann"}]
+        store.clear()
+    engine.dispose()
+
+
 def test_a_moment_is_cut_to_seconds_for_mysql() -> None:
     """As Sequelize does. MySQL would round it, MariaDB cuts by itself."""
     dialect = mysql.dialect()

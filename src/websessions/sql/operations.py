@@ -460,10 +460,10 @@ def sweep(cursor: Cursor, table: Table, call: Sweep, now: datetime) -> Swept:
 
 def _since(look: Statement, row: Sequence[Any]) -> datetime | None:
     """Since when a row is due; None if it does not say. One odd row may not end all sweeping."""
-    since: datetime | None = None
+    since: object = None
     with suppress(*_UNREADABLE):
         since = look.value(row, 1)
-    return since
+    return since if isinstance(since, datetime) else None  # MySQL's zero is text
 
 
 def lease(cursor: Cursor, table: Table, call: Lease, now: datetime) -> datetime | None:
