@@ -357,6 +357,31 @@ def test_ids_differ_by_case_and_spaces(maker: Maker, services: Services) -> None
         store.table.drop(store._opened.engine)
 
 
+@pytest.mark.parametrize("charset", ["latin1", "utf16", "utf8mb3"])
+def test_a_table_in_mysql_may_have_another_character_set(charset: str, services: Services) -> None:
+    """Such as latin1, which was MariaDB's default for long. Bytes are compared as UTF-8."""
+    with SQLSessionStore.connect_session_sequelize(
+        _url("pymysql", services), table_name="by_charset", check_expiration_interval=0
+    ) as store:
+        store.table.drop(store._opened.engine, checkfirst=True)
+        for dialect in ("mysql", "mariadb"):
+            store.table.dialect_options[dialect]["charset"] = charset
+            store.table.dialect_options[dialect]["collate"] = f"{charset}_general_ci"
+        store.sync()
+        for sid in (SID, "é" * 32):
+            store.set(sid, {"user": "rené"})
+            store.set(sid, {"user": "zoé"})
+            assert store.update(sid, lambda session: session.update(n=1)) == {"user": "zoé", "n": 1}
+            assert store.get(sid) == {"user": "zoé", "n": 1}
+            (record,) = store.perform([Load(store.key(Sid(sid)))])
+            moment = record.expires + timedelta(hours=1)
+            touch = Touch(record.key, moment, timedelta(0), record)
+            assert store.perform([touch]) == [True]
+            store.destroy(sid)
+            assert store.get(sid) is None
+        store.table.drop(store._opened.engine)
+
+
 @pytest.mark.parametrize("package", [SEQUELIZE, EMS])
 def test_a_set_overwrites_no_other_id(package: str, services: Services) -> None:
     """A table that ignores case has no room for both: the second one is an error."""

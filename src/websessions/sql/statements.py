@@ -691,7 +691,7 @@ class Statements:
         sid = self.layout.sid
         found = sid == key
         if self._collates and self.layout.key_rule is PLAIN:
-            return and_(found, cast(sid, LargeBinary) == cast(key, LargeBinary))
+            return and_(found, _in_bytes(sid) == _in_bytes(key))
         return found
 
     def _replace(self, given: Given) -> Any:
@@ -735,7 +735,7 @@ class Statements:
         data = layout.seen_data
         seen = given("seen", data.type)
         if self._collates and isinstance(data.type, String):
-            return cast(data, LargeBinary) == cast(seen, LargeBinary)
+            return _in_bytes(data) == _in_bytes(seen)
         return data == seen
 
 
@@ -759,6 +759,11 @@ def _fits_arrays(kind: TypeEngine[Any]) -> bool:
     if isinstance(kind, _ARRAY_ITEMS):
         return not isinstance(kind, Enum)
     return getattr(kind, "fits_arrays", False)
+
+
+def _in_bytes(text: Any) -> Any:
+    """Text in MySQL as UTF-8: a column may have another character set than the connection."""
+    return cast(cast(text, mysql.CHAR(charset="utf8mb4")), LargeBinary)
 
 
 def _or_null(column: Column[Any], condition: Any) -> Any:
