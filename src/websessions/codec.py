@@ -46,7 +46,16 @@ from uuid import UUID
 
 from websessions.errors import SessionEncodingError, SessionTooLarge
 
-__all__ = ["MAX_DEPTH", "Codec", "JSONCodec", "encode_within", "json_dumps", "json_loads"]
+__all__ = [
+    "MAX_DEPTH",
+    "Codec",
+    "JSONCodec",
+    "encode_within",
+    "finite",
+    "json_dumps",
+    "json_reader",
+    "may_be_deep",
+]
 
 MAX_DEPTH: Final = 200
 """How many JSON lists and objects may enclose one another, in either direction.
@@ -114,7 +123,7 @@ class JSONCodec:
     def decode(self, data: bytes) -> dict[str, Any]:
         """Raises `ValueError` for anything but a session that `encode` wrote, or plain JSON."""
         # A level takes two bytes, and most sessions are small.
-        may_be_deep = len(data) > 2 * MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH
+        deep = len(data) > 2 * MAX_DEPTH and may_be_deep(data)
         value: Any = None
         problem = ""
         try:
@@ -125,11 +134,11 @@ class JSONCodec:
         except ValueError as error:
             problem = f"not JSON: {error}"
         except RecursionError:
-            if not may_be_deep:
+            if not deep:
                 raise  # the app's own calls have filled the stack
             problem = _TOO_DEEP
         # Raised out here, so that no parser's error, which holds the data, is its context.
-        if problem or (may_be_deep and not _is_within(value, MAX_DEPTH)):
+        if problem or (deep and not _is_within(value, MAX_DEPTH)):
             raise ValueError(problem or _TOO_DEEP)
         if type(value) is dict:
             if b"$" not in data or b'"$"' not in data:  # one byte is found faster than three
@@ -188,6 +197,11 @@ def _is_within(value: Any, room: int) -> bool:
     return True
 
 
+def may_be_deep(data: bytes) -> bool:
+    """Whether lists and objects may be nested more than `MAX_DEPTH` levels deep in this JSON."""
+    return data.count(b"[") + data.count(b"{") > MAX_DEPTH
+
+
 # -- The two parsers -----------------------------------------------------------------------------
 
 
@@ -195,7 +209,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"the constant {name}")
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Raises `ValueError` for what is beyond the range of a float."""
     number = float(text)
     if math.isinf(number):
         raise ValueError("a number out of range")
@@ -207,8 +222,19 @@ json_dumps: Final = json.JSONEncoder(
 ).encode
 """JSON without spaces, and with nothing that only Python knows."""
 
-json_loads: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
-"""The same back; NaN and infinities are a `ValueError`."""
+
+def json_reader(integer: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    """The same back; NaN and infinities are a `ValueError`.
+
+    Args:
+        integer: makes a value of an integer's digits.
+    """
+    return json.JSONDecoder(
+        parse_constant=_refuse_constant, parse_float=finite, parse_int=integer
+    ).decode
+
+
+_json_loads: Final = json_reader()
 
 
 def _dump_strictly(values: object) -> bytes:
@@ -216,7 +242,7 @@ def _dump_strictly(values: object) -> bytes:
 
 
 def _load(data: bytes) -> Any:
-    return json_loads(data.decode())
+    return _json_loads(data.decode())
 
 
 def _msgspec() -> tuple[Callable[[object], bytes], Callable[[bytes], Any]] | None:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from types import NoneType
 from typing import Any, ClassVar, Final
 
-from .codec import json_dumps, json_loads
+from .codec import finite, json_dumps, json_reader, may_be_deep
 from .cookie_form import CookieForm, Moment
 from .errors import SessionEncodingError
 from .expiry import LONGEST_SPAN, NO_LIFETIME, Lifetime
@@ -49,10 +49,12 @@ class ExpressForm:
             with suppress(ValueError):
                 return Lifetime(None, datetime.fromisoformat(kept["expires"]).astimezone(UTC))
         age = kept.get("originalMaxAge")
-        if age is None:
+        if age is None or age is False:  # what `cookie.expires = false` leaves there
             return NO_LIFETIME
         if isinstance(age, bool) or not isinstance(age, int | float):
             raise ValueError("originalMaxAge is not a number")
+        if age < 0:  # over at once: how long ago is nothing that each column could say
+            return Lifetime(timedelta(0), None)
         try:
             span = timedelta(milliseconds=age)
         except OverflowError:
@@ -163,8 +165,10 @@ class ExpressJSON:
         problem = ""
         stored: Any = None
         try:
-            stored = json_loads(data.decode())
+            stored = _json_loads(data.decode())
         except RecursionError:
+            if not may_be_deep(data):
+                raise  # the app's own calls have filled the stack
             problem = "lists and objects are nested too deep"
         except ValueError as error:
             problem = f"not JSON: {error}"
@@ -181,6 +185,20 @@ class ExpressJSON:
                 document[_escaped(key)] = value
         return document
 
+
+def _integer(text: str) -> int | float:
+    """As JavaScript reads it, and would write it again.
+
+    JavaScript itself writes no other, but jsonb spells its 1e+21 out, and other programs have
+    larger integers. So what was read can always be written.
+    """
+    if len(text) < 16:
+        return int(text)
+    number = finite(text)
+    return number if abs(number) >= 10**21 else _digits(number)
+
+
+_json_loads: Final = json_reader(_integer)
 
 _INDEX: Final = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
 
@@ -280,9 +298,12 @@ def _check(value: object, path: str) -> bool:
 
 def _is_javascript(value: int) -> bool:
     """Whether JavaScript reads this integer and writes the same digits."""
-    if abs(value) >= 10**21:
-        return False
-    return int(Decimal(repr(float(value)))) == value
+    return abs(value) < 10**21 and _digits(float(value)) == value
+
+
+def _digits(number: float) -> int:
+    """The digits that JavaScript writes of a whole number below 10**21."""
+    return int(Decimal(repr(number)))
 
 
 def _write(value: object) -> str:

@@ -98,6 +98,10 @@ class SignedValue:
         return None
 
 
+_LONGEST: Final = 3 * (len("s:.") + 4 * 255 + 43)
+"""Characters of Express's value: an id of 255 characters and its signature, all percent-encoded."""
+
+
 class ExpressValue:
     """express-session's `s:<sid>.<base64 of HMAC-SHA256>`, URL-encoded.
 
@@ -116,6 +120,8 @@ class ExpressValue:
 
     def verify(self, value: str) -> Sid | None:
         """The session id, if any of the secrets signed it."""
+        if len(value) > _LONGEST:
+            return None
         if "%" in value:
             try:
                 value = unquote(value, errors="strict")

@@ -53,6 +53,7 @@ WRITTEN = {
     '"expires":"2026-11-24T09:24:55.308Z","secure":true,"httpOnly":true,"domain":"example.com",'
     '"path":"/","sameSite":"lax","ours":{"later":[1]}},"user":"ann"}',
     "no originalMaxAge": '{"cookie":{"path":"/"},"a":1}',
+    "expires = false": '{"cookie":{"originalMaxAge":false,"expires":false,"path":"/"},"a":1}',
 }
 
 
@@ -60,6 +61,27 @@ WRITTEN = {
 def test_what_node_wrote_is_written_the_same(name: str) -> None:
     data = WRITTEN[name].encode()
     assert CODEC.encode(CODEC.decode(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("spelled", "read", "written"),
+    [
+        ("1" + "0" * 21, 1e21, "1e+21"),
+        ("-1" + "0" * 300, -1e300, "-1e+300"),
+        ("1234567890123456789", 1234567890123456800, "1234567890123456800"),
+        ("9007199254740993", 9007199254740992, "9007199254740992"),
+        ("999999999999999", 999999999999999, "999999999999999"),
+    ],
+)
+def test_an_integer_is_what_javascript_reads(spelled: str, read: object, written: str) -> None:
+    """jsonb spells 1e+21 out, and other programs may have written what JavaScript has not."""
+    visit = Visit()
+    visit.node_wrote("{" + COOKIE + ',"n":' + spelled + "}")
+    exchange = visit.request()
+    assert (exchange.session["n"], type(exchange.session["n"])) == (read, type(read))
+    exchange.session["from python"] = 1
+    exchange.finish()
+    assert visit.stored() == "{" + COOKIE + ',"n":' + written + ',"from python":1}'
 
 
 JSON = st.recursive(
@@ -152,12 +174,26 @@ def test_what_express_drops_when_it_reads_is_dropped() -> None:
     "data",
     [
         *(b"", b"null", b"[]", b'{"cookie":', b'{"a":NaN}', b'{"a":1e999}', b"\xff{}"),
+        b'{"a":1' + b"0" * 400 + b"}",
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
 def test_what_is_no_session_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"not JSON|top level|nested"):
         CODEC.decode(data)
+
+
+def test_a_full_stack_is_not_blamed_on_the_row() -> None:
+    """If the app's own calls have used up the stack, a good row is not called malformed."""
+    data = ("{" + COOKIE + ',"a":' + "[" * 150 + "]" * 150 + "}").encode()
+
+    def descend() -> object:
+        try:
+            return descend()
+        except RecursionError:
+            return CODEC.decode(data)
+
+    assert descend() == CODEC.decode(data)
 
 
 class TestLifetime:
@@ -169,6 +205,10 @@ class TestLifetime:
             ({"originalMaxAge": None, "expires": None}, None),
             ({"originalMaxAge": None, "expires": "2026-11-24T09:24:55.308Z"}, None),
             ({}, None),
+            ({"originalMaxAge": False, "expires": False}, None),
+            ({"originalMaxAge": -1}, timedelta(0)),
+            ({"originalMaxAge": -(10**300)}, timedelta(0)),
+            ({"originalMaxAge": -1e300}, timedelta(0)),
             ({"originalMaxAge": 10**16}, timedelta(days=365_250)),
             ({"originalMaxAge": -(10**16)}, timedelta(days=-365_250)),
             ({"originalMaxAge": -(10**300)}, timedelta(days=-365_250)),
@@ -317,6 +357,18 @@ class TestRequests:
         exchange.session.cookie.max_age = None
         exchange.finish()
         assert visit.stored() == WRITTEN["emoji"]
+
+    @pytest.mark.parametrize("age", ["-1", "-1900000000000", "-1e300"])
+    def test_a_negative_max_age_is_over_at_once(self, age: str) -> None:
+        """As in Express. A write says so, and keeps the number."""
+        visit = Visit()
+        visit.node_wrote("{" + COOKIE.replace(":null", f":{age}", 1) + ',"a":1}')
+        exchange = visit.request()
+        exchange.session["a"] = 2
+        cookie = exchange.finish().cookie
+        assert cookie is not None
+        assert "Max-Age=0" in cookie
+        assert visit.request().session.is_new
 
     def test_a_max_age_that_is_set_to_what_it_is_changes_nothing(self) -> None:
         visit = Visit()

@@ -96,6 +96,18 @@ def test_any_id_of_a_genid_travels(secret: bytes, sid: str) -> None:
     assert ExpressValue("any", [secret]).verify(value) == Sid(sid)
 
 
+def test_the_longest_id_travels_and_nothing_longer_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever has percent-encoded it. What is longer costs no decoding."""
+    cookie, sid = ExpressValue("any", [b"secret"]), "\U0001f6d2" * 255
+    value = cookie.sign(Sid(sid))
+    everything = "".join(f"%{byte:02X}" for byte in unquote(value).encode())
+    assert cookie.verify(value) == cookie.verify(everything) == Sid(sid)
+    monkeypatch.setattr("websessions.signing.unquote", None)
+    assert cookie.verify(f"{everything}%") is None
+
+
 def test_the_cookie_has_express_sessions_defaults() -> None:
     """So that the browser sees no difference between the two."""
     header = cookies(b"keyboard cat").set(Sid("a" * 32), now=NOW, expires=None, https=True)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from sqlalchemy import (
     MetaData,
     String,
     create_engine,
+    event,
     inspect,
     text,
     update,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.fixtures.services import Services
 from tests.sql.drivers import in_transaction
@@ -33,12 +36,13 @@ from websessions import (
     SessionSettings,
     SessionTooLarge,
     Sid,
+    StoreError,
 )
 from websessions.lifecycle import Lifecycle
 from websessions.sid import HASHED, Key, plain_key
-from websessions.sql import AsyncSQLSessionStore, SQLSessionStore
+from websessions.sql import AsyncSQLSessionStore, SQLSessionStore, operations
 from websessions.sql.formats import CONNECT_SESSION_SEQUELIZE, FormatColumn
-from websessions.store import Load
+from websessions.store import SWEEP_BATCH, Call, Delete, Insert, Load, Put, Replace, Touch
 from websessions.testing import AnyStore, FakeClock
 from websessions.testing.bench import Bench, Capabilities, MakeStore
 from websessions.testing.store_rules import CallRules, RaceRules, SweepRules
@@ -165,6 +169,13 @@ class TestSecondsInAnInteger(_Rules):
     """Whole seconds, until 2106."""
 
     resolution = timedelta(seconds=1)
+
+    async def test_a_session_may_have_been_over_before_1970(self, bench: Bench) -> None:
+        """Which the column can not say."""
+        store = await bench.store()
+        began = datetime(1960, 1, 1, tzinfo=UTC)
+        await store.ask(replace(bench.insert(store, "a"), expires=began))
+        assert not await bench.is_there(store, "a")
 
     async def test_a_session_may_last_for_ever(self, bench: Bench) -> None:
         """For ever is as long as the column can say."""
@@ -318,10 +329,140 @@ def test_ids_differ_by_case_and_spaces(maker: Maker, services: Services) -> None
             store.table.dialect_options["mariadb"]["collate"] = "utf8mb4_general_ci"
         store.sync()
         store.set(SID, {"user": "ann"})
+        (before,) = rows(store)
+        (mine,) = store.perform([Load(store.key(Sid(SID)))])
+        later = mine.expires + timedelta(hours=1)
         for other in (SID.lower(), SID.upper(), f"{SID} "):
+            key = store.key(Sid(other))
+            calls: list[Call[Any]] = [
+                Touch(key, later, timedelta(0)),
+                Touch(key, later, timedelta(0), mine),
+                Replace(replace(mine, key=key), b"{}", later, {}),
+                Delete(key),
+            ]
             assert store.get(other) is None
+            assert store.perform(calls) == [False, False, None, False]
+            assert rows(store) == [before]
+        store.set("b" * 32, {"user": "bob"})
+        (bobs,) = store.perform([Load(store.key(Sid("b" * 32)))])
+        anothers, data = store.key(Sid(SID.lower())), b'{"user":"eve"}'
+        for batch in (
+            [Touch(key, later, timedelta(0)) for key in (anothers, bobs.key)],
+            [Replace(replace(bobs, key=key), data, later, {}) for key in (anothers, bobs.key)],
+        ):
+            refused, written = store.perform(batch)
+            assert (bool(refused), bool(written)) == (False, True)
+        assert before in rows(store)
         assert store.get(SID) == {"user": "ann"}
         store.table.drop(store._opened.engine)
+
+
+@pytest.mark.parametrize("charset", ["latin1", "utf16", "utf8mb3"])
+def test_a_table_in_mysql_may_have_another_character_set(charset: str, services: Services) -> None:
+    """Such as latin1, which was MariaDB's default for long. Bytes are compared as UTF-8."""
+    with SQLSessionStore.connect_session_sequelize(
+        _url("pymysql", services), table_name="by_charset", check_expiration_interval=0
+    ) as store:
+        store.table.drop(store._opened.engine, checkfirst=True)
+        for dialect in ("mysql", "mariadb"):
+            store.table.dialect_options[dialect]["charset"] = charset
+            store.table.dialect_options[dialect]["collate"] = f"{charset}_general_ci"
+        store.sync()
+        for sid in (SID, "é" * 32):
+            store.set(sid, {"user": "rené"})
+            store.set(sid, {"user": "zoé"})
+            assert store.update(sid, lambda session: session.update(n=1)) == {"user": "zoé", "n": 1}
+            assert store.get(sid) == {"user": "zoé", "n": 1}
+            (record,) = store.perform([Load(store.key(Sid(sid)))])
+            moment = record.expires + timedelta(hours=1)
+            touch = Touch(record.key, moment, timedelta(0), record)
+            assert store.perform([touch]) == [True]
+            store.destroy(sid)
+            assert store.get(sid) is None
+        store.table.drop(store._opened.engine)
+
+
+@pytest.mark.parametrize("package", [SEQUELIZE, EMS])
+def test_a_set_overwrites_no_other_id(package: str, services: Services) -> None:
+    """A table that ignores case has no room for both: the second one is an error."""
+    with getattr(SQLSessionStore, package)(
+        _url("pymysql", services), table_name="one_case", check_expiration_interval=0
+    ) as store:
+        store.table.drop(store._opened.engine, checkfirst=True)
+        store.table.dialect_options["mysql"]["collate"] = "utf8mb4_general_ci"
+        store.table.dialect_options["mariadb"]["collate"] = "utf8mb4_general_ci"
+        store.sync()
+        store.set(SID, {"user": "ann"})
+        with pytest.raises(StoreError, match="refused a statement"):
+            store.set(SID.lower(), {"user": "mallory"})
+        assert store.get(SID) == {"user": "ann"}
+        store.set(SID, {"user": "bob"})
+        assert store.get(SID) == {"user": "bob"}
+        (taken,) = store.perform([Insert(store.key(Sid(SID.lower())), b"{}", later(store), {})])
+        assert taken is None  # so a new session gets another id
+        store.table.drop(store._opened.engine)
+
+
+def later(store: SQLSessionStore) -> datetime:
+    return store.clock() + timedelta(hours=1)
+
+
+def test_a_set_that_another_one_overtakes(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In MySQL one is two statements."""
+    stores = [
+        SQLSessionStore.connect_session_sequelize(
+            _url("pymysql", services), check_expiration_interval=0
+        )
+        for _ in range(2)
+    ]
+    first, second = stores
+    first.sync()
+    first.clear()
+    execute = operations._execute
+    overtaken: list[bool] = []
+
+    def overtake(cursor: Any, statement: Any, values: Any) -> None:
+        execute(cursor, statement, values)
+        if statement is first._database._table.statements.overwrite and not overtaken:
+            overtaken.append(True)
+            second.set(SID, {"user": "ann"})
+
+    monkeypatch.setattr(operations, "_execute", overtake)
+    first.set(SID, {"user": "bob"})
+    assert overtaken
+    assert [store.get(SID) for store in stores] == [{"user": "bob"}] * 2
+    for store in stores:
+        store.close()
+
+
+@pytest.mark.parametrize("package", [SEQUELIZE, EMS])
+def test_an_id_that_mysql_would_cut_is_refused(package: str, services: Services) -> None:
+    """Outside of strict mode it would be written under another id: its beginning."""
+    engine = create_engine(_url("pymysql", services))
+    event.listen(engine, "connect", lambda made, _: made.query("SET SESSION sql_mode = ''"))
+    with getattr(SQLSessionStore, package)(engine, check_expiration_interval=0) as store:
+        store.sync()
+        store.clear()
+        longest = "a" * store.longest_sid
+        store.set(longest, {"user": "ann"})
+        too_long = store.key(Sid(f"{longest}b"))
+        (mine,) = store.perform([Load(store.key(Sid(longest)))])
+        for wrong in (
+            Put(too_long, b"{}", later(store), {}),
+            Insert(too_long, b"{}", later(store), {}),
+            Replace(mine, b"{}", later(store), {}, too_long),
+        ):
+            for error in store.perform([wrong, wrong]):
+                assert isinstance(error, ConfigurationError)
+                assert "does not fit" in str(error)
+                assert longest not in str(error)
+        assert store.get(f"{longest}b") is None
+        store.destroy(f"{longest}b")
+        assert store.get(longest) == {"user": "ann"}
+        store.clear()
+    engine.dispose()
 
 
 def test_an_expiry_without_a_zone_is_in_the_connections(services: Services) -> None:
@@ -386,6 +527,86 @@ def test_what_sequelize_reads_is_read(services: Services, stored: str, moment: d
             connection.execute(text("UPDATE Sessions SET expires = :stored"), {"stored": stored})
         (record,) = store.perform([Load(store.key(Sid(SID)))])
         assert record.expires == moment
+
+
+@pytest.mark.parametrize(
+    "moment", ["12020-04-06", "infinity", "-infinity", "0044-03-15 BC", "10000-01-01", "0001-01-01"]
+)
+async def test_a_moment_that_python_does_not_have(services: Services, moment: str) -> None:
+    """connect-pg-simple writes the first with a `maxAge` of 10,000 years. In any zone, for both
+    drivers: it is read, listed and swept, and hinders no other session.
+    """
+    live = "BC" not in moment and not moment.startswith(("-", "0"))
+    for driver, make, zone in product(
+        ("psycopg", "asyncpg"),
+        (
+            AsyncSQLSessionStore.connect_pg_simple,
+            AsyncSQLSessionStore.connect_session_sequelize,
+        ),
+        ("Pacific/Kiritimati", "Pacific/Niue"),
+    ):
+        arguments: dict[str, Any] = {"server_settings": {"TimeZone": zone}}
+        if driver == "psycopg":
+            arguments = {"options": f"-c TimeZone={zone}"}
+        engine = create_async_engine(_url(driver, services), connect_args=arguments)
+        async with make(engine, table_name="far", check_expiration_interval=0) as store:
+            await store.sync()
+            expires = store._layout.expires
+            await store.set(SID, {"user": "ann"})
+            await store.set("b" * 32, {"user": "bob"})
+            odd = update(store.table).where(store._layout.sid == SID)
+            odd = odd.values({expires: text(f"'{moment}'")})
+            await in_transaction(store._opened.engine, odd)
+            assert await store.get(SID) == ({"user": "ann"} if live else None)
+            await store.update(SID, lambda session: session.update(user="eve"))
+            assert await store.all() == [{"user": "bob"}, *[{"user": "eve"}] * live]
+            past = update(store.table).where(store._layout.sid != SID)
+            past = past.values({expires: text("'2020-01-01'")})
+            await in_transaction(store._opened.engine, past)
+            assert await store.clear_expired_sessions() == 2 - live
+            assert await store.length() == live
+            await in_transaction(store._opened.engine, text("DROP TABLE far"))
+        await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "odd", [1700000000000, "2020-13-45 00:00:00.000 +00:00", "2020-01-01", "", "12020-04-06"]
+)
+def test_a_moment_that_is_none_does_not_end_the_sweeping(services: Services, odd: object) -> None:
+    """SQLite keeps whatever is written there, and Sequelize compares it as text."""
+    with SQLSessionStore.connect_session_sequelize(
+        _url("sqlite", services), check_expiration_interval=0
+    ) as store:
+        store.sync()
+        store.clear()
+        for sid in (f"{n:032}" for n in range(SWEEP_BATCH + 1)):
+            store.set(sid, {}, expires=datetime(2020, 1, 2, tzinfo=UTC))
+        store.set(SID, {"user": "ann"})
+        with store._opened.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE Sessions SET expires = :odd WHERE sid < :sid"),
+                {"odd": odd, "sid": f"{SWEEP_BATCH // 2:032}"},
+            )
+        assert store.clear_expired_sessions() == SWEEP_BATCH + 1
+        assert store.all() == [{"user": "ann"}]
+
+
+def test_nor_does_the_zero_of_mysql(services: Services) -> None:
+    """Which drivers read as text. Here a whole batch, and the next one goes on from there."""
+    engine = create_engine(_url("pymysql", services))
+    event.listen(engine, "connect", lambda made, _: made.query("SET SESSION sql_mode = ''"))
+    with SQLSessionStore.connect_session_sequelize(engine, check_expiration_interval=0) as store:
+        store.sync()
+        store.clear()
+        for n in range(SWEEP_BATCH + 1):
+            store.set(f"{n:032}", {})
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE Sessions SET expires = 0"))
+        store.set(SID, {"user": "ann"})
+        assert store.clear_expired_sessions() == SWEEP_BATCH + 1
+        assert store.all() == [{"user": "ann"}]
+        store.clear()
+    engine.dispose()
 
 
 def test_a_moment_is_cut_to_seconds_for_mysql() -> None:

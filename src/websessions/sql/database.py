@@ -19,7 +19,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn
 
 from ..errors import ConfigurationError, StoreError, StoreTimeout
-from ..store import Call, Clock, Insert, Load, Replace, Touch
+from ..store import Call, Clock, Insert, Load, Put, Replace, Touch
 from .dialects import (
     autocommit,
     has_one_connection,
@@ -242,7 +242,10 @@ class Database:
                     raise _Lost(error) from error
                 if is_lock_failure(error) and tries_left > 0:
                     continue
-                if isinstance(error, self._integrity_error) and self._is_taken(talk, call):
+                violates = isinstance(error, self._integrity_error)
+                if violates and isinstance(call, Put) and tries_left > 0:
+                    continue  # where it is two statements, somebody inserted between them
+                if violates and self._is_taken(talk, call):
                     answer = None
                     if repeated:
                         answer = already_written(talk.cursor, self._table, call, now)

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
 from ..codec import Codec
@@ -171,7 +172,7 @@ class TableFormat:
             ours=ours,
             key_rule=self.key_rule,
             read_data=self.data.read(c[self.data.name]),
-            read_expires=self.expires.read(c[self.expires.name]),
+            read_expires=_Readable(self.expires.read(c[self.expires.name])),
             touched=updated,
         )
 
@@ -197,6 +198,33 @@ class TableFormat:
 
 
 # -- Types ---------------------------------------------------------------------------------------
+
+
+class _Readable(FunctionElement[Any]):
+    """A moment as Python has it. PostgreSQL has later ones and earlier ones and "infinity", which
+    no driver can read: a `maxAge` of 10,000 years is enough. psycopg reads them in the connection's
+    zone, asyncpg in UTC, and all has to be within bounds in both.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, moment: Any) -> None:
+        super().__init__(moment)
+        self.type = moment.type
+
+
+@compiles(_Readable)
+def _compile_as_it_is(element: _Readable, compiler: Any, **kw: Any) -> str:
+    (moment,) = element.clauses
+    return str(compiler.process(moment, **kw))
+
+
+@compiles(_Readable, "postgresql")
+def _compile_within_bounds(element: _Readable, compiler: Any, **kw: Any) -> str:
+    moment = _compile_as_it_is(element, compiler, **kw)
+    last = "TIMESTAMPTZ '9999-12-31 23:59:59.999999"
+    first = "TIMESTAMPTZ '0001-01-03 00:00:00+00'"
+    return f"GREATEST(LEAST({moment}, {last}', {last}+00'), {first})"
 
 
 class _WholeSeconds(mysql.DATETIME):
@@ -266,7 +294,9 @@ class _JSONAsText(UserDefinedType[Any]):
 
 
 class _EpochSeconds(TypeDecorator[datetime]):
-    """Seconds since 1970 in an unsigned integer: what lasts longer ends in 2106."""
+    """Seconds since 1970 in an unsigned integer: what lasts longer ends in 2106, and what was over
+    before 1970 in 1970.
+    """
 
     impl = Integer
     cache_ok = True
@@ -275,7 +305,7 @@ class _EpochSeconds(TypeDecorator[datetime]):
         return mysql.INTEGER(unsigned=True)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else min(int(value.timestamp()), 2**32 - 1)
+        return None if value is None else min(max(int(value.timestamp()), 0), 2**32 - 1)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else datetime.fromtimestamp(value, UTC)

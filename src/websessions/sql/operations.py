@@ -54,6 +54,9 @@ ExtendDefaultFields: TypeAlias = Callable[[dict[str, Any], Mapping[str, Any]], M
 
 _TICK: Final = timedelta(microseconds=1)
 
+_UNREADABLE: Final = (ValueError, TypeError, AttributeError, OverflowError)
+"""What a column's type raises for what it can not be."""
+
 
 class Cursor(Protocol):
     """The part of a DBAPI cursor that is used (PEP 249)."""
@@ -96,7 +99,7 @@ def _record(table: Table, statement: Statement, row: Sequence[Any], key: Key | N
             version,
             _in_utc(more[-1]) if more else None,
         )
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except _UNREADABLE as error:
         name = "unknown" if key is None else shown(key)
         raise CorruptRecord(name, f"a column is not what it should be: {error}") from error
 
@@ -270,7 +273,7 @@ def replacing(table: Table, call: Replace, now: datetime) -> dict[str, Any]:
 def moving(table: Table, call: Replace, new_key: Key) -> dict[str, Any]:
     """The new key; and the old one where it has a grace, in the place of any before it."""
     statements, until = table.statements, table.layout.previous_until
-    values: dict[str, Any] = {"new_key": statements.key_out(new_key)}
+    values: dict[str, Any] = {"new_key": _new_key(table, new_key)}
     if until is None:
         return values
     if call.grace_until is None:
@@ -440,18 +443,27 @@ def sweep(cursor: Cursor, table: Table, call: Sweep, now: datetime) -> Swept:
     look = statements.due if call.after is None else statements.due_after
     moment = statements.moment(now, table.layout.sweep_after)
     _execute(cursor, look, {"p_now": moment, "p_limit": limit, "p_after": call.after})
-    due = [look.row(row) for row in cursor.fetchall()]
+    due = cursor.fetchall()
     if not due:
         return Swept(0, False)
     # The same order in every process, against deadlocks.
-    keys = statements.swept(sorted(key for key, _ in due))
+    keys = statements.swept(sorted(look.value(row, 0) for row in due))
     _execute(cursor, statements.sweep, {**keys, "p_now": statements.moment(now)})
     deleted = handled = cursor.rowcount
     if deleted < len(due) and statements.rearm is not None:
         _execute(cursor, statements.rearm, {**keys, "p_now": statements.moment(now)})
         handled += cursor.rowcount
-    reached = next((since for _, since in reversed(due) if since is not None), call.after)
+    moments = (_since(look, row) for row in reversed(due))
+    reached = next((since for since in moments if since is not None), call.after)
     return Swept(deleted, len(due) == limit and handled > 0, reached)
+
+
+def _since(look: Statement, row: Sequence[Any]) -> datetime | None:
+    """Since when a row is due; None if it does not say. One odd row may not end all sweeping."""
+    since: object = None
+    with suppress(*_UNREADABLE):
+        since = look.value(row, 1)
+    return since if isinstance(since, datetime) else None  # MySQL's zero is text
 
 
 def lease(cursor: Cursor, table: Table, call: Lease, now: datetime) -> datetime | None:
@@ -499,7 +511,7 @@ def new_row(table: Table, call: Insert | Put, now: datetime) -> dict[str, Any]:
     """The columns of a row that comes into being."""
     layout, statements = table.layout, table.statements
     row = _written(table, call, now)
-    row[layout.sid.key] = statements.key_out(call.key)
+    row[layout.sid.key] = _new_key(table, call.key)
     if layout.version is not None:
         row[layout.version.key] = _first_version(table)
     if layout.created_at is not None:
@@ -507,6 +519,24 @@ def new_row(table: Table, call: Insert | Put, now: datetime) -> dict[str, Any]:
     if table.extend_default_fields is not None:
         row = {**_extended(table, table.extend_default_fields, row, call.values), **row}
     return row
+
+
+def _new_key(table: Table, key: Key) -> Any:
+    """A key that comes into the table.
+
+    Raises:
+        ConfigurationError: it is longer than its column. MySQL outside of strict mode would cut it
+            off, and so write another one's row.
+    """
+    column = table.layout.sid
+    value = table.statements.key_out(key)
+    longest: int | None = getattr(column.type, "length", None)
+    if table.layout.key_rule is PLAIN and longest is not None and len(value) > longest:
+        raise ConfigurationError(
+            f"a session id of {len(value)} characters does not fit {column.table.fullname!r}:"
+            f" {column.name} takes {longest}; if the column is wider, say so in the layout"
+        )
+    return value
 
 
 def _extended(

@@ -237,7 +237,9 @@ class Statements:
             if isinstance(column.type, DateTime | TypeDecorator)
         }
         self._now = bindparam("p_now", type_=layout.expires.type)
-        self._is_it = layout.sid == _parameter("key", layout.sid.type)
+        # Text is compared by its collation there, which may well ignore case.
+        self._collates = dialect.name in ("mysql", "mariadb")
+        self._is_it = self._has_key(_parameter("key", layout.sid.type))
         self._is_live = layout.expires > self._now
         self._columns: list[Any] = [layout.sid, layout.seen_data, layout.seen_expires]
         if layout.version is not None:
@@ -282,8 +284,11 @@ class Statements:
 
     @cached_property
     def exists(self) -> Statement:
-        """Whether the key is taken, by a live record or an expired one."""
-        return self._compiled(select(self.layout.sid).where(self._is_it))
+        """Whether the key is taken, by a live record or an expired one; or by what the database
+        takes for the same.
+        """
+        sid = self.layout.sid
+        return self._compiled(select(sid).where(sid == _parameter("key", sid.type)))
 
     def insert(self, columns: Collection[str]) -> Statement:
         """Insert a row that has exactly these columns."""
@@ -306,11 +311,11 @@ class Statements:
                 clause = postgresql.insert(self.layout.table).values(values)
             elif self.dialect.name == "sqlite":
                 clause = sqlite.insert(self.layout.table).values(values)
-            elif self.dialect.name in ("mysql", "mariadb"):
+            elif self._collates and self.layout.key_rule is not PLAIN:
                 clause = mysql.insert(self.layout.table).values(values)
             else:
-                return None
-            if self.dialect.name in ("mysql", "mariadb"):
+                return None  # MySQL's words would overwrite an id that only its collation equates
+            if self._collates:
                 clause = clause.on_duplicate_key_update(self._putting_over())
             else:
                 clause = clause.on_conflict_do_update(
@@ -679,13 +684,23 @@ class Statements:
         ended = {column.key: null() for column in graced if column is not None}
         return {**self._overwriting(_parameter), **ended}
 
+    def _has_key(self, key: Any) -> Any:
+        """The row of a key. Ids differ by their case, so no collation may find another's; the first
+        comparison is for the index.
+        """
+        sid = self.layout.sid
+        found = sid == key
+        if self._collates and self.layout.key_rule is PLAIN:
+            return and_(found, _in_bytes(sid) == _in_bytes(key))
+        return found
+
     def _replace(self, given: Given) -> Any:
         """Write new data over the very version that was seen."""
         layout = self.layout
         return (
             update(layout.table)
             .where(
-                layout.sid == given("key", layout.sid.type),
+                self._has_key(given("key", layout.sid.type)),
                 self._is_live,
                 self._is_unchanged(given),
             )
@@ -701,7 +716,7 @@ class Statements:
         return (
             update(self.layout.table)
             .where(
-                sid == given("key", sid.type),
+                self._has_key(given("key", sid.type)),
                 self._is_live,
                 expires <= given("ceiling", expires.type),
             )
@@ -719,9 +734,8 @@ class Statements:
             return self._version == given("seen", layout.version.type)
         data = layout.seen_data
         seen = given("seen", data.type)
-        if self.dialect.name in ("mysql", "mariadb") and isinstance(data.type, String):
-            # Text is compared by its collation there, which may well ignore case.
-            return cast(data, LargeBinary) == cast(seen, LargeBinary)
+        if self._collates and isinstance(data.type, String):
+            return _in_bytes(data) == _in_bytes(seen)
         return data == seen
 
 
@@ -745,6 +759,11 @@ def _fits_arrays(kind: TypeEngine[Any]) -> bool:
     if isinstance(kind, _ARRAY_ITEMS):
         return not isinstance(kind, Enum)
     return getattr(kind, "fits_arrays", False)
+
+
+def _in_bytes(text: Any) -> Any:
+    """Text in MySQL as UTF-8: a column may have another character set than the connection."""
+    return cast(cast(text, mysql.CHAR(charset="utf8mb4")), LargeBinary)
 
 
 def _or_null(column: Column[Any], condition: Any) -> Any:
