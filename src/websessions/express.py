@@ -56,10 +56,9 @@ class ExpressForm:
         if age < 0:  # over at once: how long ago is nothing that each column could say
             return Lifetime(timedelta(0), None)
         try:
-            span = timedelta(milliseconds=age)
+            return Lifetime(min(timedelta(milliseconds=age), LONGEST_SPAN), None)
         except OverflowError:
-            span = LONGEST_SPAN if age > 0 else -LONGEST_SPAN
-        return Lifetime(max(-LONGEST_SPAN, min(span, LONGEST_SPAN)), None)
+            return Lifetime(LONGEST_SPAN, None)
 
     def changed(self, kept: Any, lifetime: Lifetime, *, is_default: bool) -> Any:
         if kept is not None and self.lifetime(kept) == lifetime:

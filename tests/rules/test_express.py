@@ -210,8 +210,6 @@ class TestLifetime:
             ({"originalMaxAge": -(10**300)}, timedelta(0)),
             ({"originalMaxAge": -1e300}, timedelta(0)),
             ({"originalMaxAge": 10**16}, timedelta(days=365_250)),
-            ({"originalMaxAge": -(10**16)}, timedelta(days=-365_250)),
-            ({"originalMaxAge": -(10**300)}, timedelta(days=-365_250)),
             ({"originalMaxAge": 10**300}, timedelta(days=365_250)),
         ],
     )
