@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -59,9 +59,9 @@ class Held:
     """
 
     holder: str | None = None
-    since: Record | None = None
-    document: bytes = b""
-    emptied: bool = False
+    since: Record | None = field(init=False)
+    document: bytes = field(init=False)
+    emptied: bool = field(init=False)
     leaving: bool = False
 
 

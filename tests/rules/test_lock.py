@@ -39,6 +39,8 @@ from websessions import (
     StoreUnavailable,
 )
 from websessions.exchange import AsyncExchange, SyncExchange
+from websessions.joined import Checkpoint, Joined
+from websessions.lifecycle import Finished
 from websessions.lock import lock_steps, unlock_steps
 from websessions.run import Pause
 from websessions.sid import Sid
@@ -325,13 +327,16 @@ class TestEntering:
             raising(SessionError, lock_steps(exchange, SOME, LEASE), match="already")
 
     def test_a_store_that_can_not_is_named(self) -> None:
-        rules = Rules()
-        rules.locks = False
-        exchange = request(SID, lifecycle=middleware(rules=rules))
-        with pytest.raises(
-            ConfigurationError, match=r"Rules can not lock.*locked_by.*locks = True"
-        ):
-            play(lock_steps(exchange, SOME, LEASE))
+        """Also one that was made before there were locks."""
+        cannot, old = Rules(), Rules()
+        cannot.locks = False
+        del old.locks
+        for rules in (cannot, old):
+            exchange = request(SID, lifecycle=middleware(rules=rules))
+            with pytest.raises(
+                ConfigurationError, match=r"Rules can not lock.*locked_by.*locks = True"
+            ):
+                play(lock_steps(exchange, SOME, LEASE))
 
 
 class TestLeaving:
@@ -388,7 +393,8 @@ class TestLeaving:
     def test_a_new_id_that_another_request_gave_keeps_it_too(self) -> None:
         exchange = loaded({"n": 1})
         lock = entered(exchange, {"n": 1})
-        *_, last = left(exchange, (Unlock, False), (Load, moved({"n": 1})), (Unlock, True))
+        _, load, last = left(exchange, (Unlock, False), (Load, moved({"n": 1})), (Unlock, True))
+        assert load == Load(KEY)
         assert last == Unlock(OTHER.digest(), lock.holder)
 
     def test_a_session_that_the_block_ends_takes_its_lock_along(self) -> None:
@@ -523,6 +529,38 @@ class TestRaising:
         ended(exchange)
 
 
+class OpenTransaction:
+    """One of the app's that the session was saved within, and that goes on."""
+
+    undone: Callable[[], None] | None = None
+    connection = object()
+    is_open = True
+
+
+class TestATransactionOfTheApps:
+    """It keeps the session's row, so nobody could release the lock."""
+
+    def entered(self) -> ByHand:
+        exchange = loaded({"n": 1})
+        entered(exchange, {"n": 1})
+        before = Checkpoint(exchange)
+        exchange.joined = Joined(exchange, exchange.session, OpenTransaction(), before, None)
+        return exchange
+
+    def test_the_block_does_not_end_inside_of_it(self) -> None:
+        raising(
+            SessionError,
+            unlock_steps(self.entered(), failed=False),
+            match="belongs around the transaction",
+        )
+
+    def test_after_a_failure_the_lock_is_released_when_the_response_begins(self) -> None:
+        exchange = self.entered()
+        left(exchange, failed=True)
+        exchange.joined = None
+        ended(exchange, (Unlock, True))
+
+
 class TestTheResponse:
     """No lock is held across a response."""
 
@@ -538,7 +576,8 @@ class TestTheResponse:
         exchange = loaded({"n": 1})
         entered(exchange, {"n": 1})
         assert exchange.finish_now() is None
-        ended(exchange, (Unlock, True))
+        finished, _ = ended(exchange, (Unlock, True))
+        assert finished == Finished(None, vary=False)
 
     def test_also_where_saving_fails(self) -> None:
         exchange = loaded({"n": 1})
