@@ -241,6 +241,22 @@ class TestEntering:
         assert dict(exchange.session) == {}
         left(exchange, (Delete, True))
 
+    def test_a_logout_while_it_is_waited_for_is_carried_out_where_the_session_is(self) -> None:
+        """By another task of the same request."""
+        exchange = loaded({"n": 1})
+
+        def log_out(_: Call[Any]) -> Record:
+            exchange.session.destroy()
+            return moved({"n": 1})
+
+        play(
+            lock_steps(exchange, SOME, LEASE),
+            *((Lock, False), (Load, log_out), (Lock, True), (Load, moved({"n": 1}))),
+        )
+        assert exchange._record == moved({"n": 1})
+        left(exchange, (Delete, True))
+        ended(exchange)
+
     def test_what_can_not_be_merged_is_a_conflict_and_leaves_no_lock(self) -> None:
         exchange = loaded({"n": 1}, on_conflict="error")
         exchange.session["mine"] = True
