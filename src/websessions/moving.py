@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, TypeVar
 from .codec import Codec, encode_within
 from .cookie_form import form_of
 from .direct import AsyncSessionStore, SessionStore
-from .errors import ConfigurationError, StoreError, StoreUnavailable
+from .errors import ConfigurationError, SessionEncodingError, StoreError, StoreUnavailable
 from .expiry import NO_LIFETIME, Lifetime
 from .run import run, run_async
 from .session import decode_document
@@ -161,14 +161,14 @@ def move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
             mark = _given_away(stores, found, own)
             if promised is None:
                 promised = target.key(own)
-                yield from ask(Insert(promised, target.codec.encode({}), found.expires, values))
+                yield from _promise_steps(target, promised, found, values)
             if (yield from ask(AtSource(Replace(found, mark, found.expires, values)))) is None:
                 continue
             given = own
-        promise = yield from ask(Load(target.key(given)))
-        if promise is None:
+        place: Record | None = yield from ask(Load(target.key(given)))
+        if place is None:
             break  # it has been kept, and what was moved may be over since then
-        moved = yield from ask(Replace(promise, data, found.expires, values, key))
+        moved = yield from ask(Replace(place, data, found.expires, values, key))
         if moved is not None:
             break
         if (yield from ask(Load(key))) is None:
@@ -180,6 +180,19 @@ def move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
     if promised is not None and (moved is None or given != own):
         yield from ask(Delete(promised))  # nobody can keep it any more
     return moved or (yield from ask(Load(key)))
+
+
+def _promise_steps(
+    target: StoreRules, key: Key, found: Record, values: dict[str, Any]
+) -> Steps[None]:
+    """An empty session, but with the values that columns get: what they refuse they refuse here."""
+    try:
+        yield from ask(Insert(key, target.codec.encode({}), found.expires, values))
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        reason = f"the table that it is to be moved to refuses it; {error}"
+        raise SessionEncodingError("", reason) from error
 
 
 def _converted(stores: _Moving[Any], record: Record) -> tuple[dict[str, Any], bytes, Sid | None]:

@@ -184,7 +184,13 @@ def test_a_new_cookie_that_the_browser_would_refuse_replaces_none(
 
 
 @pytest.mark.parametrize(
-    "data", ['{"cookie":7}', '{"cookie":{},"a":' + "[" * 300 + "]" * 300 + "}"]
+    "data",
+    [
+        '{"cookie":7}',
+        '{"cookie":{},"a":' + "[" * 300 + "]" * 300 + "}",
+        '{"cookie":{},"user_id":"\\ud800"}',
+    ],
+    ids=["corrupt", "nested", "half a character"],
 )
 def test_what_can_not_be_moved_is_no_error_for_its_visitor(stores: MovingStore, data: str) -> None:
     """As a row that can not be read is none. It stays where it is, to be looked at."""
@@ -426,7 +432,7 @@ def test_what_the_new_table_refuses_keeps_no_other_back(stores: MovingStore) -> 
             return super().perform(calls)
 
     *_, last = move_all(Refusing(stores.target, stores.source))
-    assert (last.looked_at, last.moved, last.reasons) == (3, 2, {"StoreError": 1})
+    assert (last.looked_at, last.moved, last.reasons) == (3, 2, {"SessionEncodingError": 1})
     assert stores.source.all() == [{"n": 1}]
 
 

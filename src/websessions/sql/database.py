@@ -251,6 +251,8 @@ class Database:
                         answer = already_written(talk.cursor, self._table, call, now)
                 else:
                     answer = self._failure(error)
+            except UnicodeEncodeError as error:
+                answer = self._failure(error)  # half a character in a mirrored column
             except Exception as error:
                 # A row that is corrupt, or the app's own function for a column: its caller's.
                 answer = error
