@@ -143,10 +143,14 @@ def test_an_id_that_is_too_long_for_the_table_is_found_at_start() -> None:
     store.longest_sid = 36
     with pytest.raises(ConfigurationError, match=r"43 characters .*express_session"):
         Lifecycle(store, SessionSettings(secret="a long and random secret"))
-    Lifecycle(
-        store,
-        SessionSettings(secret="a long and random one", cookie=CookieSettings.express_session()),
-    )
+    ids: Any = {"genid": lambda: "short-enough-for-36-characters"}
+    Lifecycle(store, SessionSettings(secret="a long and random secret", **ids))
+    store.longest_sid = 32
+    express = CookieSettings.express_session()
+    Lifecycle(store, SessionSettings(secret="a long and random secret", cookie=express))
+    store.longest_sid = 31
+    with pytest.raises(ConfigurationError, match="32 characters"):
+        Lifecycle(store, SessionSettings(secret="a long and random secret", cookie=express))
 
 
 def test_a_key_that_is_a_session_id_hides_it() -> None:
