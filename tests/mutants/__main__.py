@@ -45,7 +45,8 @@ MODULES: Final[dict[str, list[str]]] = {
 
 ALL: Final = [
     *_rules("merge", "resolvers", "lifecycle", "outcome", "expiry", "swap", "update", "settled"),
-    *_rules("lock", "signing", "express", "cookie", "errors", "headers", "settings", "sid"),
+    *_rules("lock", "moving", "signing", "express", "cookie", "errors", "headers", "settings"),
+    *_rules("sid", "budget"),
     *(_IN_ORDER, f"{_IN_ORDER}_under_asyncio"),
 ]
 """What is run where those see nothing: all that needs no server and takes little time."""

@@ -337,6 +337,19 @@ def test_a_logout_of_who_was_not_moved_yet_can_be_joined(
     assert stores.target.all() == ([] if commits else [{"user": "ann"}])
 
 
+def test_who_comes_without_a_cookie_can_be_saved_within_a_transaction(
+    stores: MovingStore,
+) -> None:
+    exchange = SyncExchange(Lifecycle(stores, SETTINGS), "", https=False)
+    target: Any = stores.target
+    engine = create_engine(target._opened.engine.url)
+    exchange.session["user"] = "ann"
+    with engine.begin() as connection:
+        exchange.session.save(within=connection)
+    engine.dispose()
+    assert stores.target.all() == [{"user": "ann"}]
+
+
 def test_a_session_that_was_moved_between_two_looks_is_found(stores: MovingStore) -> None:
     class Overtaken(MovingStore):
         def perform(self, calls: Any, /) -> list[Any]:
