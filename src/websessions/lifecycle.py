@@ -244,6 +244,7 @@ class RequestSession(ABC, Generic[S]):
             if self._rules.settings.on_corrupt == "error":
                 raise
             self._rules.report_corrupt(key, error)
+            self.is_to_be_moved = False
             record = None
         if record is None:
             self._row = Row.UNBORN
@@ -259,12 +260,9 @@ class RequestSession(ABC, Generic[S]):
 
     def _move_steps(self) -> Steps[Record | None]:
         assert self._presented is not None
-        self.is_to_be_moved = False
-        try:
-            return (yield from ask(Fetch(self._presented)))
-        except StoreError:
-            self.is_to_be_moved = True
-            raise
+        record = yield from ask(Fetch(self._presented))
+        self.is_to_be_moved = False  # not before: it may fail or be cancelled, and be asked again
+        return record
 
     def move_steps(self) -> Steps[None]:
         """Have the session where what is done next looks for it. What can not be moved is not
@@ -276,6 +274,7 @@ class RequestSession(ABC, Generic[S]):
             except (CorruptRecord, SessionEncodingError, SessionTooLarge) as error:
                 assert self._presented is not None
                 self._rules.report_corrupt(self._store.key(self._presented), error)
+                self.is_to_be_moved = False
 
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""

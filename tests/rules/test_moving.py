@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from itertools import count
@@ -9,13 +10,21 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from websessions import FormerCookie, MemoryStore, SessionSettings, Sid, StoreError
-from websessions.exchange import SyncExchange
+from websessions import (
+    AsyncMemoryStore,
+    FormerCookie,
+    MemoryStore,
+    SessionSettings,
+    Sid,
+    StoreError,
+)
+from websessions.exchange import AsyncExchange, SyncExchange
 from websessions.lifecycle import Lifecycle
-from websessions.moving import MARK, AtSource, MovingStore, move_steps
+from websessions.moving import MARK, AsyncMovingStore, AtSource, MovingStore, move_steps
 from websessions.run import Pause
 from websessions.signing import ExpressValue, SignedValue
 from websessions.store import (
+    AsyncPerforms,
     Call,
     Count,
     Delete,
@@ -237,6 +246,37 @@ def test_an_answer_that_was_lost_loses_nothing(lost: type[Call[Any]]) -> None:
     assert seen
     assert record is not None
     assert (world.source.all(), world.target.all()) == ([], [{"user": "ann"}])
+
+
+@pytest.mark.parametrize("logs_out", [False, True])
+async def test_a_load_that_was_cancelled_is_made_up_for(logs_out: bool) -> None:
+    """By the next one in the same request, or by a logout: it is still in the other store."""
+
+    class Hanging(AsyncMovingStore):
+        async def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Fetch) and not reached.is_set():
+                reached.set()
+                await asyncio.Event().wait()
+            return await super().perform(calls)
+
+    reached = asyncio.Event()
+    source, target = (AsyncMemoryStore(check_expiration_interval=0) for _ in range(2))
+    await source.set(SID, {"user": "ann"})
+    rules: Lifecycle[AsyncPerforms] = Lifecycle(Hanging(target, source), SETTINGS)
+    exchange = AsyncExchange(rules, COOKIE, https=False)
+    loading = asyncio.ensure_future(exchange.session.load())
+    await reached.wait()
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    if logs_out:
+        exchange.session.destroy()
+    else:
+        await exchange.session.load()
+        assert dict(exchange.session) == {"user": "ann"}
+    await exchange.finish()
+    assert await source.all() == []
+    assert await target.all() == ([] if logs_out else [{"user": "ann"}])
 
 
 def test_a_place_where_a_session_has_expired_is_made_free() -> None:
