@@ -14,6 +14,7 @@ from websessions import (
     AsyncMemoryStore,
     FormerCookie,
     MemoryStore,
+    SessionEncodingError,
     SessionSettings,
     Sid,
     StoreError,
@@ -299,6 +300,41 @@ def test_a_place_that_can_not_be_made_free_is_an_error() -> None:
     assert dict(world.visit().session) == {"user": "ann"}
 
 
+def test_a_logout_of_express_while_a_place_is_made_free_leaves_no_promise() -> None:
+    class LoggedOut(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Sweep):
+                self.source.destroy(SID)
+            return super().perform(calls)
+
+    world = World()
+    world.target.set(SID, {"user": "bob"}, expires=world.clock() - timedelta(days=1))
+    assert LoggedOut(world.target, world.source).perform((Fetch(SID),)) == [None]
+    assert world.target.all() == []
+
+
+def test_what_can_not_be_moved_is_asked_for_once() -> None:
+    """What comes after it in the same request is about a new session."""
+
+    class Refusing(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Fetch):
+                asked.append(calls[0].sid)
+                raise SessionEncodingError("", "refused")
+            return super().perform(calls)
+
+    asked: list[Sid] = []
+    world = World()
+    rules: Lifecycle[Performs] = Lifecycle(Refusing(world.target, world.source), SETTINGS)
+    exchange = SyncExchange(rules, COOKIE, https=False)
+    exchange.session["user"] = "bob"
+    exchange.session.save()
+    exchange.session.destroy()
+    exchange.finish()
+    assert asked == [SID]
+    assert world.target.all() == []
+
+
 def test_what_express_wrote_back_does_not_come_back() -> None:
     """It saves what a slow request has read, without looking whether that is still there."""
     world = World()
@@ -314,8 +350,9 @@ def test_who_has_two_cookies_of_the_new_kind_is_not_known_by_the_former_one() ->
     """One of them is planted; then the former one may be, too."""
     world = World()
     own = SignedValue("sid", [SECRET.encode()])
-    ours = "; ".join(f"sid={own.sign(Sid.new())}" for _ in range(2))
-    exchange = SyncExchange(world.rules, f"{ours}; {COOKIE}", https=False)
-    assert dict(exchange.session) == {}
+    ours = [f"sid={own.sign(Sid.new())}" for _ in range(2)]
+    for separator in ("; ", ";"):
+        exchange = SyncExchange(world.rules, separator.join([*ours, COOKIE]), https=False)
+        assert dict(exchange.session) == {}
     exchange = SyncExchange(world.rules, f"sid=tampered; {COOKIE}", https=False)
     assert dict(exchange.session) == {"user": "ann"}

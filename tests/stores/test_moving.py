@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine, inspect, make_url, text, update
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.fixtures.services import Services
 from websessions import (
@@ -337,6 +338,23 @@ def test_a_logout_of_who_was_not_moved_yet_can_be_joined(
     assert stores.target.all() == ([] if commits else [{"user": "ann"}])
 
 
+def test_a_logout_of_who_can_not_be_moved_can_be_joined(stores: MovingStore) -> None:
+    stores.source.set(SID, {"user": "ann"})
+    source: Any = stores.source
+    with source._opened.engine.begin() as connection:
+        connection.execute(update(source.table).values(data='{"cookie":7}'))
+    exchange = Visitor(stores).request()
+    target: Any = stores.target
+    engine = create_engine(target._opened.engine.url)
+    exchange.session.destroy()
+    with engine.connect() as connection:
+        exchange.session.save(within=connection)
+        connection.commit()
+    engine.dispose()
+    exchange.finish()
+    assert (stores.source.length(), stores.target.length()) == (1, 0)
+
+
 def test_a_session_that_was_moved_between_two_looks_is_found(stores: MovingStore) -> None:
     class Overtaken(MovingStore):
         def perform(self, calls: Any, /) -> list[Any]:
@@ -540,6 +558,22 @@ async def test_parallel_requests_with_the_old_cookie_share_the_session(
     assert await async_stores.source.length() == 0
     (session,) = await async_stores.target.all()
     assert session == {"user": "ann", **{f"seen by {n}": True for n in range(8)}}
+
+
+async def test_an_async_logout_of_who_was_not_moved_yet_can_be_joined(
+    async_stores: AsyncMovingStore,
+) -> None:
+    await async_stores.source.set(SID, {"user": "ann"})
+    lifecycle: Lifecycle[AsyncPerforms] = Lifecycle(async_stores, SETTINGS)
+    exchange = AsyncExchange(lifecycle, COOKIE, https=False)
+    target: Any = async_stores.target
+    engine = create_async_engine(target._opened.engine.url)
+    exchange.session.destroy()
+    async with engine.begin() as connection:
+        await exchange.session.save(within=connection)
+    await engine.dispose()
+    assert await async_stores.source.all() == []
+    assert await async_stores.target.all() == []
 
 
 @pytest.mark.parametrize(
