@@ -10,6 +10,10 @@ write that gives it the data and the key; and deletes what is left in the source
 guarded, and whoever finds a mark goes on from there. So it does not matter who dies or is late, or
 how many move a session at once. The mark decides: what has ended before it does not come back. A
 mark without its promise says that the session was moved; it may have ended since.
+
+That holds while nobody else writes the source. A request of Express that has read a session before
+it was marked, and saves it after that, takes the mark away or puts the row back: the session may be
+moved twice then, and be there after its end. So Express is stopped first.
 """
 
 from __future__ import annotations
