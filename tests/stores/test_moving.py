@@ -704,6 +704,16 @@ class TestCommand:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("dry_run", [True, False])
+    @pytest.mark.parametrize("to", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+    def test_nothing_is_moved_into_memory(self, url: str, to: str, dry_run: bool) -> None:
+        """The second one is what a variable that is not set makes of a path."""
+        code, _, err = self.run(url, to, "--table", "Old", *["--dry-run"] * dry_run)
+        assert code == 1
+        assert "Error: TO: the database is in memory" in err
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
+            assert store.length() == 3
+
+    @pytest.mark.parametrize("dry_run", [True, False])
     @pytest.mark.parametrize(
         ("driver", "change", "why"),
         [
