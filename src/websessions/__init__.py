@@ -14,6 +14,7 @@ from .errors import (
     StoreError,
     StoreTimeout,
     StoreUnavailable,
+    ValueRefused,
     WebSessionsError,
 )
 from .memory import AsyncMemoryStore, MemoryStore
@@ -45,5 +46,6 @@ __all__ = [
     "StoreError",
     "StoreTimeout",
     "StoreUnavailable",
+    "ValueRefused",
     "WebSessionsError",
 ]

@@ -96,6 +96,8 @@ def import_sessions(
                     mirror_fields={"user_id": user_id_key},
                 )
             )
+            if new._opened.is_blocking_sqlite and not new._opened.is_file:
+                raise ConfigurationError("the database is in memory, and ends with this command")
         with _about("--target-table"):
             stores = MovingStore(new, old)
         prepare: Callable[[], None] = new.sync

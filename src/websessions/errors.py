@@ -19,6 +19,7 @@ __all__ = [
     "StoreError",
     "StoreTimeout",
     "StoreUnavailable",
+    "ValueRefused",
     "WebSessionsError",
 ]
 
@@ -49,6 +50,13 @@ class StoreUnavailable(StoreError):
 
 class StoreTimeout(StoreUnavailable):
     """The database, or a free connection to it, did not answer in time."""
+
+
+class ValueRefused(StoreError):
+    """A column can not take what a session brings to it: too long, or not of its kind.
+
+    Such as a `user_id`, or another key that `mirror_fields` names. Nothing has been written.
+    """
 
 
 class SessionError(WebSessionsError):

@@ -108,9 +108,9 @@ class AsyncExchange(RequestSession[AsyncPerforms]):
     def save(self, within: object = None) -> Awaitable[None]:
         if within is None:
             return self._run(self.settle_steps())
-        return self._save_within(joined_store(self._store, within))
+        return self._save_within(joined_store(self._store, within), self.session)
 
-    async def _save_within(self, joined: Any) -> None:
+    async def _save_within(self, joined: Any, _: Session) -> None:
         await self._run(self.move_steps())
         await self._run(join_steps(self, joined), joined)
 

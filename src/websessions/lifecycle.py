@@ -34,6 +34,7 @@ from .sid import Key, Sid, generated_sid
 from .signing import FORMATS
 from .store import (
     Delete,
+    End,
     Fetch,
     Load,
     Record,
@@ -244,6 +245,7 @@ class RequestSession(ABC, Generic[S]):
             if self._rules.settings.on_corrupt == "error":
                 raise
             self._rules.report_corrupt(key, error)
+            self.is_to_be_moved = False
             record = None
         if record is None:
             self._row = Row.UNBORN
@@ -259,12 +261,9 @@ class RequestSession(ABC, Generic[S]):
 
     def _move_steps(self) -> Steps[Record | None]:
         assert self._presented is not None
-        self.is_to_be_moved = False
-        try:
-            return (yield from ask(Fetch(self._presented)))
-        except StoreError:
-            self.is_to_be_moved = True
-            raise
+        record = yield from ask(Fetch(self._presented))
+        self.is_to_be_moved = False  # not before: it may fail or be cancelled, and be asked again
+        return record
 
     def move_steps(self) -> Steps[None]:
         """Have the session where what is done next looks for it. What can not be moved is not
@@ -276,6 +275,7 @@ class RequestSession(ABC, Generic[S]):
             except (CorruptRecord, SessionEncodingError, SessionTooLarge) as error:
                 assert self._presented is not None
                 self._rules.report_corrupt(self._store.key(self._presented), error)
+                self.is_to_be_moved = False
 
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
@@ -498,8 +498,9 @@ class RequestSession(ABC, Generic[S]):
     def _delete_steps(self) -> Steps[None]:
         ended = self._presented
         assert ended is not None
-        yield from self.move_steps()
-        yield from ask(Delete(self._store.key(ended)))
+        key = self._store.key(ended)
+        yield from ask(End(ended) if self.is_to_be_moved else Delete(key))
+        self.is_to_be_moved = False
         if self.session._sid == ended:
             self.session._sid = None
         self._row, self._record, self._presented = Row.UNBORN, None, None

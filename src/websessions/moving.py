@@ -10,6 +10,10 @@ write that gives it the data and the key; and deletes what is left in the source
 guarded, and whoever finds a mark goes on from there. So it does not matter who dies or is late, or
 how many move a session at once. The mark decides: what has ended before it does not come back. A
 mark without its promise says that the session was moved; it may have ended since.
+
+That holds while nobody else writes the source. A request of Express that has read a session before
+it was marked, and saves it after that, takes the mark away or puts the row back: the session may be
+moved twice then, and be there after its end. So Express is stopped first.
 """
 
 from __future__ import annotations
@@ -22,7 +26,15 @@ from typing import Any, Final, Generic, TypeVar
 from .codec import Codec, encode_within
 from .cookie_form import form_of
 from .direct import AsyncSessionStore, SessionStore
-from .errors import ConfigurationError, SessionEncodingError, StoreError, StoreUnavailable
+from .errors import (
+    ConfigurationError,
+    CorruptRecord,
+    SessionEncodingError,
+    SessionTooLarge,
+    StoreError,
+    StoreUnavailable,
+    ValueRefused,
+)
 from .expiry import NO_LIFETIME, Lifetime
 from .run import run, run_async
 from .session import decode_document
@@ -32,6 +44,7 @@ from .store import (
     Call,
     Clock,
     Delete,
+    End,
     Fetch,
     Insert,
     Load,
@@ -122,6 +135,8 @@ class MovingStore(_Moving[SessionStore]):
             call = calls[0]
             if isinstance(call, Fetch):
                 return [run(move_steps(self, call.sid), self)]
+            if isinstance(call, End):
+                return [run(_end_steps(self, call.sid), self)]
             if isinstance(call, AtSource):
                 return self.source.perform((call.call,))
         return self.target.perform(calls)
@@ -135,6 +150,8 @@ class AsyncMovingStore(_Moving[AsyncSessionStore]):
             call = calls[0]
             if isinstance(call, Fetch):
                 return [await run_async(move_steps(self, call.sid), self)]
+            if isinstance(call, End):
+                return [await run_async(_end_steps(self, call.sid), self)]
             if isinstance(call, AtSource):
                 return await self.source.perform((call.call,))
         return await self.target.perform(calls)
@@ -182,15 +199,23 @@ def move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
     return moved or (yield from ask(Load(key)))
 
 
+def _end_steps(stores: _Moving[Any], sid: Sid) -> Steps[None]:
+    """End a session, wherever it is."""
+    try:
+        yield from move_steps(stores, sid)
+    except (CorruptRecord, SessionEncodingError, SessionTooLarge):
+        # It stays to be looked at, but not for a visitor who is logged out.
+        yield from ask(AtSource(Delete(stores.source.key(sid))))
+    yield from ask(Delete(stores.target.key(sid)))
+
+
 def _promise_steps(
     target: StoreRules, key: Key, found: Record, values: dict[str, Any]
 ) -> Steps[None]:
     """An empty session, but with the values that columns get: what they refuse they refuse here."""
     try:
         yield from ask(Insert(key, target.codec.encode({}), found.expires, values))
-    except StoreUnavailable:
-        raise
-    except StoreError as error:
+    except ValueRefused as error:
         reason = f"the table that it is to be moved to refuses it; {error}"
         raise SessionEncodingError("", reason) from error
 

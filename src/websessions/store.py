@@ -40,6 +40,7 @@ __all__ = [
     "Clock",
     "Count",
     "Delete",
+    "End",
     "Fetch",
     "Insert",
     "Lease",
@@ -127,6 +128,13 @@ class Fetch(Call["Record | None"]):
 
     Only a store of two whose `fetches` is true is asked, such as `websessions.moving.MovingStore`.
     """
+
+    sid: Sid
+
+
+@value
+class End(Call[None]):
+    """End a session that may still be in another store. Who answers `Fetch` answers this."""
 
     sid: Sid
 

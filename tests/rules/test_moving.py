@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from itertools import count
@@ -9,13 +10,22 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from websessions import FormerCookie, MemoryStore, SessionSettings, Sid, StoreError
-from websessions.exchange import SyncExchange
+from websessions import (
+    AsyncMemoryStore,
+    FormerCookie,
+    MemoryStore,
+    SessionEncodingError,
+    SessionSettings,
+    Sid,
+    StoreError,
+)
+from websessions.exchange import AsyncExchange, SyncExchange
 from websessions.lifecycle import Lifecycle
-from websessions.moving import MARK, AtSource, MovingStore, move_steps
+from websessions.moving import MARK, AsyncMovingStore, AtSource, MovingStore, move_steps
 from websessions.run import Pause
 from websessions.signing import ExpressValue, SignedValue
 from websessions.store import (
+    AsyncPerforms,
     Call,
     Count,
     Delete,
@@ -239,6 +249,37 @@ def test_an_answer_that_was_lost_loses_nothing(lost: type[Call[Any]]) -> None:
     assert (world.source.all(), world.target.all()) == ([], [{"user": "ann"}])
 
 
+@pytest.mark.parametrize("logs_out", [False, True])
+async def test_a_load_that_was_cancelled_is_made_up_for(logs_out: bool) -> None:
+    """By the next one in the same request, or by a logout: it is still in the other store."""
+
+    class Hanging(AsyncMovingStore):
+        async def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Fetch) and not reached.is_set():
+                reached.set()
+                await asyncio.Event().wait()
+            return await super().perform(calls)
+
+    reached = asyncio.Event()
+    source, target = (AsyncMemoryStore(check_expiration_interval=0) for _ in range(2))
+    await source.set(SID, {"user": "ann"})
+    rules: Lifecycle[AsyncPerforms] = Lifecycle(Hanging(target, source), SETTINGS)
+    exchange = AsyncExchange(rules, COOKIE, https=False)
+    loading = asyncio.ensure_future(exchange.session.load())
+    await reached.wait()
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    if logs_out:
+        exchange.session.destroy()
+    else:
+        await exchange.session.load()
+        assert dict(exchange.session) == {"user": "ann"}
+    await exchange.finish()
+    assert await source.all() == []
+    assert await target.all() == ([] if logs_out else [{"user": "ann"}])
+
+
 def test_a_place_where_a_session_has_expired_is_made_free() -> None:
     world = World()
     world.target.set(SID, {"user": "bob"}, expires=world.clock() - timedelta(days=1))
@@ -259,6 +300,41 @@ def test_a_place_that_can_not_be_made_free_is_an_error() -> None:
     assert dict(world.visit().session) == {"user": "ann"}
 
 
+def test_a_logout_of_express_while_a_place_is_made_free_leaves_no_promise() -> None:
+    class LoggedOut(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Sweep):
+                self.source.destroy(SID)
+            return super().perform(calls)
+
+    world = World()
+    world.target.set(SID, {"user": "bob"}, expires=world.clock() - timedelta(days=1))
+    assert LoggedOut(world.target, world.source).perform((Fetch(SID),)) == [None]
+    assert world.target.all() == []
+
+
+def test_what_can_not_be_moved_is_asked_for_once() -> None:
+    """What comes after it in the same request is about a new session."""
+
+    class Refusing(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Fetch):
+                asked.append(calls[0].sid)
+                raise SessionEncodingError("", "refused")
+            return super().perform(calls)
+
+    asked: list[Sid] = []
+    world = World()
+    rules: Lifecycle[Performs] = Lifecycle(Refusing(world.target, world.source), SETTINGS)
+    exchange = SyncExchange(rules, COOKIE, https=False)
+    exchange.session["user"] = "bob"
+    exchange.session.save()
+    exchange.session.destroy()
+    exchange.finish()
+    assert asked == [SID]
+    assert world.target.all() == []
+
+
 def test_what_express_wrote_back_does_not_come_back() -> None:
     """It saves what a slow request has read, without looking whether that is still there."""
     world = World()
@@ -274,8 +350,9 @@ def test_who_has_two_cookies_of_the_new_kind_is_not_known_by_the_former_one() ->
     """One of them is planted; then the former one may be, too."""
     world = World()
     own = SignedValue("sid", [SECRET.encode()])
-    ours = "; ".join(f"sid={own.sign(Sid.new())}" for _ in range(2))
-    exchange = SyncExchange(world.rules, f"{ours}; {COOKIE}", https=False)
-    assert dict(exchange.session) == {}
+    ours = [f"sid={own.sign(Sid.new())}" for _ in range(2)]
+    for separator in ("; ", ";"):
+        exchange = SyncExchange(world.rules, separator.join([*ours, COOKIE]), https=False)
+        assert dict(exchange.session) == {}
     exchange = SyncExchange(world.rules, f"sid=tampered; {COOKIE}", https=False)
     assert dict(exchange.session) == {"user": "ann"}

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from tests.fixtures.services import Services
 from tests.sql.drivers import ALL, ASYNC, BY_ID, ONE_A_DATABASE, Face, Way, a_name, a_sid, ways
 from websessions.asgi import SessionMiddleware
-from websessions.errors import ConfigurationError, StoreError
+from websessions.errors import ConfigurationError, StoreError, ValueRefused
 from websessions.sid import Key, Sid
 from websessions.sql import SQLSessionStore
 from websessions.store import Insert, Load, Put, Replace
@@ -172,6 +172,17 @@ async def test_one_call_s_error_is_not_its_neighbour_s(services: Services) -> No
 # mirror_fields
 
 MIRRORS: dict[str, Any] = {"user_id": "user", "items": lambda session: len(session.get("cart", ()))}
+
+
+@ways(*ALL)
+async def test_what_a_mirrored_column_can_not_take_is_refused(services: Services, way: Way) -> None:
+    """And nothing is written of it. (SQLite's text has no length.)"""
+    value = "\ud800" if way.driver in ("sqlite", "aiosqlite") else "x" * 60
+    async with way.open(way.url(services), table=app_table(), mirror_fields=MIRRORS) as store:
+        sid = a_sid()
+        with pytest.raises(ValueRefused, match="refused what a session brings"):
+            await store.set(sid, {"user": value})
+        assert await store.get(sid) is None
 
 
 @ways(*ALL)

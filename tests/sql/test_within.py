@@ -7,7 +7,7 @@ import contextlib
 import gc
 import inspect
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -529,6 +529,24 @@ async def test_a_transaction_that_ends_after_the_response_is_waited_for_by_nobod
     assert visit.cookie is None
     await transaction.__aexit__(None, None, None)
     assert await browser.read() == {"cart": []}
+
+
+@pytest.mark.parametrize("way", ["sqlite-asgi", "asyncpg-asgi"])
+async def test_a_save_that_was_begun_keeps_its_session(open_shop: OpenShop, way: str) -> None:
+    """It may be awaited when the request and all who had its session are gone."""
+    shop = await open_shop(way)
+    browser = await with_cart(shop)
+    transaction = shop.transaction()
+    connection = await transaction.__aenter__()
+    begun: list[Awaitable[None]] = []
+
+    def order(session: Session) -> None:
+        begun.append(session.save(within=connection))
+
+    await browser.visit(order)
+    await begun.pop()
+    await transaction.__aexit__(None, None, None)
+    assert await browser.read() == {"cart": ["tea", "cup"]}
 
 
 @one_a_database

@@ -393,7 +393,7 @@ def test_a_set_overwrites_no_other_id(package: str, services: Services) -> None:
         store.table.dialect_options["mariadb"]["collate"] = "utf8mb4_general_ci"
         store.sync()
         store.set(SID, {"user": "ann"})
-        with pytest.raises(StoreError, match="refused a statement"):
+        with pytest.raises(StoreError, match="refused"):
             store.set(SID.lower(), {"user": "mallory"})
         assert store.get(SID) == {"user": "ann"}
         store.set(SID, {"user": "bob"})

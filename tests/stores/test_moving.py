@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine, inspect, make_url, text, update
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.fixtures.services import Services
 from websessions import (
@@ -26,6 +27,7 @@ from websessions import (
     Sid,
     StoreError,
     StoreUnavailable,
+    ValueRefused,
 )
 from websessions.cli import main
 from websessions.exchange import AsyncExchange, SyncExchange
@@ -202,12 +204,21 @@ def test_what_can_not_be_moved_is_no_error_for_its_visitor(stores: MovingStore, 
     assert dict(exchange.session) == {}
     exchange.finish()
     exchange = Visitor(stores).request()
-    exchange.session.destroy()
-    exchange.finish()
-    assert stores.source.length() == 1
     exchange = Visitor(stores, replace(SETTINGS, on_corrupt="error")).request()
     with pytest.raises(SessionError):
         dict(exchange.session)
+
+
+def test_who_can_not_be_moved_can_log_out(stores: MovingStore) -> None:
+    """For good: what is in the way of the session may go away."""
+    stores.source.set(SID, {"user": "ann"})
+    source: Any = stores.source
+    with source._opened.engine.begin() as connection:
+        connection.execute(update(source.table).values(data='{"cookie":7}'))
+    exchange = Visitor(stores).request()
+    exchange.session.destroy()
+    exchange.finish()
+    assert stores.source.length() == 0
 
 
 def test_the_old_cookie_opens_what_was_imported(stores: MovingStore) -> None:
@@ -350,6 +361,23 @@ def test_who_comes_without_a_cookie_can_be_saved_within_a_transaction(
     assert stores.target.all() == [{"user": "ann"}]
 
 
+def test_a_logout_of_who_can_not_be_moved_can_be_joined(stores: MovingStore) -> None:
+    stores.source.set(SID, {"user": "ann"})
+    source: Any = stores.source
+    with source._opened.engine.begin() as connection:
+        connection.execute(update(source.table).values(data='{"cookie":7}'))
+    exchange = Visitor(stores).request()
+    target: Any = stores.target
+    engine = create_engine(target._opened.engine.url)
+    exchange.session.destroy()
+    with engine.connect() as connection:
+        exchange.session.save(within=connection)
+        connection.commit()
+    engine.dispose()
+    exchange.finish()
+    assert (stores.source.length(), stores.target.length()) == (1, 0)
+
+
 def test_a_session_that_was_moved_between_two_looks_is_found(stores: MovingStore) -> None:
     class Overtaken(MovingStore):
         def perform(self, calls: Any, /) -> list[Any]:
@@ -441,12 +469,28 @@ def test_what_the_new_table_refuses_keeps_no_other_back(stores: MovingStore) -> 
     class Refusing(MovingStore):
         def perform(self, calls: Any, /) -> list[Any]:
             if isinstance(calls[0], Insert) and calls[0].values["n"] == 1:
-                raise StoreError("refused")
+                raise ValueRefused("refused")
             return super().perform(calls)
 
     *_, last = move_all(Refusing(stores.target, stores.source))
     assert (last.looked_at, last.moved, last.reasons) == (3, 2, {"SessionEncodingError": 1})
     assert stores.source.all() == [{"n": 1}]
+
+
+def test_a_passing_error_logs_nobody_out(stores: MovingStore) -> None:
+    """A deadlock, a full disk: the session is not what is wrong."""
+
+    class Refusing(MovingStore):
+        def perform(self, calls: Any, /) -> list[Any]:
+            if isinstance(calls[0], Insert):
+                raise StoreError("the session database refused a statement")
+            return super().perform(calls)
+
+    stores.source.set(SID, {"user": "ann"})
+    exchange = Visitor(Refusing(stores.target, stores.source)).request()
+    with pytest.raises(StoreError, match="refused"):
+        dict(exchange.session)
+    assert dict(Visitor(stores).request().session) == {"user": "ann"}
 
 
 def test_whatever_goes_wrong_with_one_session_keeps_no_other_back(stores: MovingStore) -> None:
@@ -553,6 +597,22 @@ async def test_parallel_requests_with_the_old_cookie_share_the_session(
     assert await async_stores.source.length() == 0
     (session,) = await async_stores.target.all()
     assert session == {"user": "ann", **{f"seen by {n}": True for n in range(8)}}
+
+
+async def test_an_async_logout_of_who_was_not_moved_yet_can_be_joined(
+    async_stores: AsyncMovingStore,
+) -> None:
+    await async_stores.source.set(SID, {"user": "ann"})
+    lifecycle: Lifecycle[AsyncPerforms] = Lifecycle(async_stores, SETTINGS)
+    exchange = AsyncExchange(lifecycle, COOKIE, https=False)
+    target: Any = async_stores.target
+    engine = create_async_engine(target._opened.engine.url)
+    exchange.session.destroy()
+    async with engine.begin() as connection:
+        await exchange.session.save(within=connection)
+    await engine.dispose()
+    assert await async_stores.source.all() == []
+    assert await async_stores.target.all() == []
 
 
 @pytest.mark.parametrize(
@@ -681,6 +741,16 @@ class TestCommand:
         assert code == 1
         assert f"Error: FROM: there is no file {tmp_path}/mistyped.db" in err
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("dry_run", [True, False])
+    @pytest.mark.parametrize("to", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+    def test_nothing_is_moved_into_memory(self, url: str, to: str, dry_run: bool) -> None:
+        """The second one is what a variable that is not set makes of a path."""
+        code, _, err = self.run(url, to, "--table", "Old", *["--dry-run"] * dry_run)
+        assert code == 1
+        assert "Error: TO: the database is in memory" in err
+        with SQLSessionStore.connect_session_sequelize(url, table_name="Old") as store:
+            assert store.length() == 3
 
     @pytest.mark.parametrize("dry_run", [True, False])
     @pytest.mark.parametrize(

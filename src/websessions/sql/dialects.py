@@ -28,6 +28,7 @@ from ..errors import (
     StoreError,
     StoreTimeout,
     StoreUnavailable,
+    ValueRefused,
 )
 
 __all__ = [
@@ -608,7 +609,22 @@ def store_error(
             "a prepared statement was not on the server where it was prepared: behind PgBouncer"
             f" in transaction mode pass pgbouncer=True; {kind}"
         )
+    if _refuses_a_value(error):
+        return ValueRefused(
+            f"the session database refused what a session brings to a column of {table!r}; {kind}"
+        )
     return StoreError(f"the session database refused a statement; {kind}")
+
+
+def _refuses_a_value(error: BaseException) -> bool:
+    # Data exceptions and violated constraints, and the codes of MySQL that PyMySQL sorts otherwise:
+    # out of range, truncated, wrong for the column, too long. Half a character fails in the driver.
+    names = {base.__name__ for base in type(error).__mro__}
+    return (
+        bool(names & {"DataError", "IntegrityError", "UnicodeEncodeError"})
+        or (_sqlstate(error) or "")[:2] in ("22", "23")
+        or _mysql_code(error) in (1264, 1265, 1366, 1406)
+    )
 
 
 _WORDS: Final = {
