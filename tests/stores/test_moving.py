@@ -361,7 +361,10 @@ def test_who_comes_without_a_cookie_can_be_saved_within_a_transaction(
     assert stores.target.all() == [{"user": "ann"}]
 
 
-def test_a_logout_of_who_can_not_be_moved_can_be_joined(stores: MovingStore) -> None:
+def test_a_logout_of_who_can_not_be_moved_can_be_joined(
+    stores: MovingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A transaction of the app's does not reach the old table, so the session stays there."""
     stores.source.set(SID, {"user": "ann"})
     source: Any = stores.source
     with source._opened.engine.begin() as connection:
@@ -376,6 +379,7 @@ def test_a_logout_of_who_can_not_be_moved_can_be_joined(stores: MovingStore) -> 
     engine.dispose()
     exchange.finish()
     assert (stores.source.length(), stores.target.length()) == (1, 0)
+    assert caplog.text.count("can not be decoded") == 1
 
 
 def test_a_session_that_was_moved_between_two_looks_is_found(stores: MovingStore) -> None:
