@@ -301,7 +301,7 @@ Point: TypeAlias = Callable[[], None]
 def by_statement(
     points: Callable[[Any, Point], None] | None = None,
     *,
-    patience: timedelta = timedelta(seconds=5),
+    patience: timedelta = timedelta(seconds=1),
 ) -> MakeTurns:
     """Turns of one statement, for a sync store.
 
