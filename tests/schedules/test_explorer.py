@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from websessions import AsyncMemoryStore, MemoryStore, SessionLocked, lifecycle
+from websessions import AsyncMemoryStore, MemoryStore, SessionLocked, lifecycle, lock, writing
 from websessions.sid import Sid
 from websessions.sql import SQLSessionStore
 from websessions.store import Call, Clear, Insert, Load, Lock, Put, Record, Replace, Scan, Touch
@@ -262,14 +262,14 @@ def test_a_lock_that_two_have_is_found() -> None:
 def test_a_block_that_does_not_read_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     parties = {name: request(read, locked(write("k")), may_raise=SessionLocked) for name in "AB"}
     settings = {"on_conflict": "error"}
-    monkeypatch.setattr(lifecycle.RequestSession, "_see", lambda self, theirs: None)
+    monkeypatch.setattr(lock, "_see", lambda request, theirs: None)
     with pytest.raises(Broken, match="Conflict"):
         explore(healthy, parties, settings=settings)
 
 
 def test_a_bug_of_the_lifecycle_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last writer of a conflict wins everything."""
-    monkeypatch.setattr(lifecycle, "merge", lambda base, mine, *_: dict(mine))
+    monkeypatch.setattr(writing, "merge", lambda base, mine, *_: dict(mine))
     with pytest.raises(Broken, match="it should be"):
         explore(healthy, WRITERS)
 
@@ -277,10 +277,10 @@ def test_a_bug_of_the_lifecycle_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_changes_that_are_dropped_in_silence_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that gives up a conflict and says that it has saved."""
 
-    def give_up(self: Any, data: bytes, **options: Any) -> Any:
-        yield Replace(self._record, data, self._expires(), {})
+    def give_up(visit: Any, data: bytes, **options: Any) -> Any:
+        yield Replace(visit._record, data, visit._expires(), {})
 
-    monkeypatch.setattr(lifecycle.RequestSession, "_replace_steps", give_up)
+    monkeypatch.setattr(lifecycle, "replace_steps", give_up)
     with pytest.raises(Broken, match="was told that its changes are saved; they never were"):
         explore(healthy, WRITERS)
 
@@ -290,12 +290,12 @@ def test_a_new_session_in_the_place_of_an_ended_one_is_found(
 ) -> None:
     """Also under a new id: what a slow request had read would be back."""
 
-    def insert(self: Any, data: bytes, **options: Any) -> Any:
-        written = yield Replace(self._record, data, self._expires(), {})
+    def insert(visit: Any, data: bytes, **options: Any) -> Any:
+        written = yield Replace(visit._record, data, visit._expires(), {})
         if written is None:
-            yield Insert(self._store.key(self.new_sid()), data, self._expires(), {})
+            yield Insert(visit._store.key(visit.new_sid()), data, visit._expires(), {})
 
-    monkeypatch.setattr(lifecycle.RequestSession, "_replace_steps", insert)
+    monkeypatch.setattr(lifecycle, "replace_steps", insert)
     with pytest.raises(Broken, match="began a new session in the place of one that it had read"):
         explore(healthy, {"A": request(write("a")), "B": request(logout)})
 

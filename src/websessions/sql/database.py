@@ -243,8 +243,9 @@ class Database:
                 if is_lock_failure(error) and tries_left > 0:
                     continue
                 violates = isinstance(error, self._integrity_error)
-                if violates and isinstance(call, Put) and tries_left > 0:
-                    continue  # where it is two statements, somebody inserted between them
+                in_two = isinstance(call, Put) and not self._table.statements.puts_at_once
+                if violates and in_two and tries_left > 0:
+                    continue  # somebody inserted between them
                 if violates and self._is_taken(talk, call):
                     answer = None
                     if repeated:

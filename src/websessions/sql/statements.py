@@ -307,14 +307,14 @@ class Statements:
         if names not in self._puts:
             values = self._assignments(names, _parameter)
             clause: Any
+            if not self.puts_at_once:
+                return None
             if self.dialect.name == "postgresql":
                 clause = postgresql.insert(self.layout.table).values(values)
             elif self.dialect.name == "sqlite":
                 clause = sqlite.insert(self.layout.table).values(values)
-            elif self._collates and self.layout.key_rule is not PLAIN:
-                clause = mysql.insert(self.layout.table).values(values)
             else:
-                return None  # MySQL's words would overwrite an id that only its collation equates
+                clause = mysql.insert(self.layout.table).values(values)
             if self._collates:
                 clause = clause.on_duplicate_key_update(self._putting_over())
             else:
@@ -323,6 +323,15 @@ class Statements:
                 )
             self._puts[names] = self._compiled(clause.inline())
         return self._puts[names]
+
+    @cached_property
+    def puts_at_once(self) -> bool:
+        """Whether one statement inserts or overwrites. MySQL's would overwrite an id that only its
+        collation takes for the same.
+        """
+        if self._collates:
+            return self.layout.key_rule is not PLAIN
+        return self.dialect.name in ("postgresql", "sqlite")
 
     @cached_property
     def overwrite(self) -> Statement:
