@@ -177,9 +177,8 @@ class ByStatement:
     The first statement of a call belongs to the turn in which the call begins, and the clock does
     not jump in the middle of a call: a store reads it once for all of them.
 
-    A party that does not come to its next point within `patience`, while another one is paused in
-    the middle of a call, waits for a lock that this one holds: another one goes on instead, and it
-    when the lock is free. Where nobody can hold one the machine is only slow.
+    A party that does not come to its next point within `patience` waits for a lock that a paused
+    one holds: another one goes on instead, and it when the lock is free.
     """
 
     def __init__(self, scene: Scene, parties: Mapping[str, Party], *, patience: timedelta) -> None:
@@ -287,8 +286,7 @@ class ByStatement:
 
         with self._news:
             begun = [one for one in self._threads.values() if one.thread is not None]
-            paused = any(one.halfway and one.parked is not None for one in begun)
-            if not self._news.wait_for(still, self._patience if paused else PATIENCE):
+            if not self._news.wait_for(still, self._patience):
                 # Who is held up by nobody we know is in trouble, and not to be hurried.
                 self._news.wait_for(lambda: still() or parked(), PATIENCE)
             for one in begun:
