@@ -132,7 +132,7 @@ class RequestSession(ABC, Generic[S]):
     _held: Held | None = None
     _refreshed: tuple[Any, Any] | None = None
     _by_former = False
-    is_to_be_moved = False
+    _is_to_be_moved = False
     """Whether the session may be in another store, where transactions of the app's do not reach."""
 
     def __init__(
@@ -162,7 +162,7 @@ class RequestSession(ABC, Generic[S]):
         if self._presented is None and former is not None and not own.has_any(cookies):
             self._presented = former.read(cookies)
             self._by_former = self._presented is not None
-            self.is_to_be_moved = self._by_former and lifecycle.moves
+            self._is_to_be_moved = self._by_former and lifecycle.moves
         self._row = Row.UNBORN if self._presented is None else Row.UNREAD
         self.session = session_type(self, lifecycle.lifetime)
         if self._presented is None:
@@ -234,7 +234,7 @@ class RequestSession(ABC, Generic[S]):
         key = self._store.key(self._presented)
         try:
             record: Record | None
-            record = (yield from self._move_steps()) if self.is_to_be_moved else (yield Load(key))
+            record = (yield from self._fetch_steps()) if self._is_to_be_moved else (yield Load(key))
             if self.session._intent is Intent.DESTROY:
                 return  # asked for while it was being read
             if record is not None:
@@ -245,7 +245,7 @@ class RequestSession(ABC, Generic[S]):
             if self._rules.settings.on_corrupt == "error":
                 raise
             self._rules.report_corrupt(key, error)
-            self.is_to_be_moved = False
+            self._is_to_be_moved = False
             record = None
         if record is None:
             self._row = Row.UNBORN
@@ -259,23 +259,23 @@ class RequestSession(ABC, Generic[S]):
                 self.session._intent = Intent.REGENERATE
                 self.session._sid = self.new_sid()
 
-    def _move_steps(self) -> Steps[Record | None]:
+    def _fetch_steps(self) -> Steps[Record | None]:
         assert self._presented is not None
         record = yield from ask(Fetch(self._presented))
-        self.is_to_be_moved = False  # not before: it may fail or be cancelled, and be asked again
+        self._is_to_be_moved = False  # not before: it may fail or be cancelled, and be asked again
         return record
 
     def move_steps(self) -> Steps[None]:
         """Have the session where what is done next looks for it. What can not be moved is not
         there.
         """
-        if self.is_to_be_moved:
+        if self._is_to_be_moved:
             try:
-                yield from self._move_steps()
+                yield from self._fetch_steps()
             except (CorruptRecord, SessionEncodingError, SessionTooLarge) as error:
                 assert self._presented is not None
                 self._rules.report_corrupt(self._store.key(self._presented), error)
-                self.is_to_be_moved = False
+                self._is_to_be_moved = False
 
     def reload_steps(self) -> Steps[None]:
         """Drop what was changed and read again."""
@@ -498,9 +498,11 @@ class RequestSession(ABC, Generic[S]):
     def _delete_steps(self) -> Steps[None]:
         ended = self._presented
         assert ended is not None
-        key = self._store.key(ended)
-        yield from ask(End(ended) if self.is_to_be_moved else Delete(key))
-        self.is_to_be_moved = False
+        if self._is_to_be_moved:
+            yield from ask(End(ended))
+            self._is_to_be_moved = False
+        else:
+            yield from ask(Delete(self._store.key(ended)))
         if self.session._sid == ended:
             self.session._sid = None
         self._row, self._record, self._presented = Row.UNBORN, None, None
@@ -595,12 +597,7 @@ class RequestSession(ABC, Generic[S]):
 
     def _can_be_given_another(self) -> bool:
         """Whether the browser would take a cookie in the place of the former one."""
-        if self.responding:
-            return False
-        if self._rules.cookies.can_be_set(https=self._https):
-            return True
-        self._rules.report_unsettable()
-        return False
+        return not self.responding and self._cookie_can_be_set()
 
     def _set_cookie(self) -> str | None:
         session, cookies = self.session, self._rules.cookies

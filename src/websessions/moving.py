@@ -126,19 +126,25 @@ class _Moving(Generic[S]):
         """Where the session with this id is stored, or will be."""
         return self.target.key(sid)
 
+    def _steps_of(self, calls: Sequence[Call[Any]]) -> Steps[Any] | None:
+        """What a call takes that is about both stores; None for any other."""
+        match calls:
+            case [Fetch(sid)]:
+                return move_steps(self, sid)
+            case [End(sid)]:
+                return _end_steps(self, sid)
+        return None
+
 
 class MovingStore(_Moving[SessionStore]):
     """Two sync stores, of which one is to replace the other."""
 
     def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
-        if len(calls) == 1:
-            call = calls[0]
-            if isinstance(call, Fetch):
-                return [run(move_steps(self, call.sid), self)]
-            if isinstance(call, End):
-                return [run(_end_steps(self, call.sid), self)]
-            if isinstance(call, AtSource):
-                return self.source.perform((call.call,))
+        if (steps := self._steps_of(calls)) is not None:
+            return [run(steps, self)]
+        match calls:
+            case [AtSource(call)]:
+                return self.source.perform((call,))
         return self.target.perform(calls)
 
 
@@ -146,14 +152,11 @@ class AsyncMovingStore(_Moving[AsyncSessionStore]):
     """Two async stores, of which one is to replace the other."""
 
     async def perform(self, calls: Sequence[Call[Any]], /) -> list[Any]:
-        if len(calls) == 1:
-            call = calls[0]
-            if isinstance(call, Fetch):
-                return [await run_async(move_steps(self, call.sid), self)]
-            if isinstance(call, End):
-                return [await run_async(_end_steps(self, call.sid), self)]
-            if isinstance(call, AtSource):
-                return await self.source.perform((call.call,))
+        if (steps := self._steps_of(calls)) is not None:
+            return [await run_async(steps, self)]
+        match calls:
+            case [AtSource(call)]:
+                return await self.source.perform((call,))
         return await self.target.perform(calls)
 
 
@@ -171,11 +174,14 @@ def move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
         found: Record | None = yield from ask(AtSource(Load(former)))
         if found is None:
             break
-        values, data, given = _converted(stores, found)
+        values, lifetime, given = _read(source, found)
+        data = _data(target, values, lifetime)
         if given is None:
             if (yield from ask(Load(key))) is not None:
                 break  # Express wrote it back, without having looked
-            mark = _given_away(stores, found, own)
+            # Without what else is kept of the cookie: the mark needs room.
+            marked = {**_document(source, values, lifetime), MARK: own.value}
+            mark = source.codec.encode(marked)
             if promised is None:
                 promised = target.key(own)
                 yield from _promise_steps(target, promised, found, values)
@@ -220,28 +226,19 @@ def _promise_steps(
         raise SessionEncodingError("", reason) from error
 
 
-def _converted(stores: _Moving[Any], record: Record) -> tuple[dict[str, Any], bytes, Sid | None]:
-    """A record of the source: the session's dict; the bytes as the target has them; and the promise
-    that it was given away for, or None.
+def _read(source: StoreRules, record: Record) -> tuple[dict[str, Any], Lifetime, Sid | None]:
+    """A record of the source: the session's dict, its lifetime, and the promise that it was given
+    away for, or None.
     """
-    values, lifetime = decode_document(stores.source.codec, record)
+    values, lifetime = decode_document(source.codec, record)
     given = values.pop(MARK, None)
     values.pop(COOKIE_KEY, None)
-    document = _document(stores.target, values, lifetime)
-    data = encode_within(stores.target.codec, document, stores.target.max_size)
-    return values, data, None if given is None else Sid(str(given))
+    return values, lifetime, None if given is None else Sid(str(given))
 
 
-def _given_away(stores: _Moving[Any], record: Record, promise: Sid) -> bytes:
-    """A record of the source, marked.
-
-    Without what else is kept of the cookie: the mark needs room, and the column may be full.
-    """
-    values, lifetime = decode_document(stores.source.codec, record)
-    values.pop(COOKIE_KEY, None)
-    document = {**_document(stores.source, values, lifetime), MARK: promise.value}
-    encoded: bytes = stores.source.codec.encode(document)
-    return encoded
+def _data(target: StoreRules, values: dict[str, Any], lifetime: Lifetime) -> bytes:
+    """The session as the target has it."""
+    return encode_within(target.codec, _document(target, values, lifetime), target.max_size)
 
 
 def _document(store: StoreRules, values: dict[str, Any], lifetime: Lifetime) -> dict[str, Any]:
@@ -325,6 +322,7 @@ def _move(stores: MovingStore, record: Record, *, dry_run: bool) -> bool:
     """
     sid = Sid(record.key.decode("utf-8", "surrogatepass"))
     if dry_run:
-        _converted(stores, record)
+        values, lifetime, _ = _read(stores.source, record)
+        _data(stores.target, values, lifetime)
         return True
     return run(move_steps(stores, sid), stores) is not None

@@ -303,12 +303,12 @@ class Statements:
         """Insert such a row or overwrite the one that is there; None if the dialect has no word
         for it, and `overwrite` and `insert` have to do.
         """
+        if not self.puts_at_once:
+            return None
         names = frozenset(columns)
         if names not in self._puts:
             values = self._assignments(names, _parameter)
             clause: Any
-            if not self.puts_at_once:
-                return None
             if self.dialect.name == "postgresql":
                 clause = postgresql.insert(self.layout.table).values(values)
             elif self.dialect.name == "sqlite":
