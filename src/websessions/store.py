@@ -153,8 +153,20 @@ class Insert(Call["Record | None"]):
 
 
 @value
-class Replace(Call["Record | None"]):
-    """Write new data, if the record is still just as it was `seen`; else None, nothing written.
+class Overtaken:
+    """Another write was quicker, and `by` is the record as that one has left it.
+
+    Somebody else may have changed it since, so it is good for a merge whose write is guarded again.
+    """
+
+    by: Record
+
+
+@value
+class Replace(Call["Record | Overtaken | None"]):
+    """Write new data, if the record is still just as it was `seen`; else nothing is written.
+
+    The answer is then None; or `Overtaken` by a store that knows who was quicker without asking.
 
     With `new_key` the record moves there in the same step. The old key finds it until
     `grace_until`, if that is given; an older one is dead in either case. A record that was found

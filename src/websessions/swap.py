@@ -14,7 +14,7 @@ from typing import Final
 from .errors import Conflict
 from .run import Pause
 from .sid import Key
-from .store import Load, Record, Replace, Steps
+from .store import Load, Overtaken, Record, Replace, Steps
 
 __all__ = ["CONFLICT_DEADLINE", "swap_steps"]
 
@@ -44,16 +44,20 @@ def swap_steps(
     give_up = time.monotonic() + CONFLICT_DEADLINE
     wait = 0.0
     while True:
-        written: Record | None = yield write
-        if written is not None:
+        written: Record | Overtaken | None = yield write
+        if isinstance(written, Record):
             return written
-        if wait:
-            # Before reading, not after: what was read is old soon on a busy session.
-            yield Pause(random.uniform(0, wait))  # noqa: S311  jitter is no secret
-        wait = min(2 * wait, LONGEST_PAUSE) or 0.001
-        theirs: Record | None = yield Load(key)
-        if theirs is None:
-            return None
+        theirs: Record | None
+        if isinstance(written, Overtaken):
+            theirs = written.by
+        else:
+            if wait:
+                # Before reading, not after: what was read is old soon on a busy session.
+                yield Pause(random.uniform(0, wait))  # noqa: S311  jitter is no secret
+            wait = min(2 * wait, LONGEST_PAUSE) or 0.001
+            theirs = yield Load(key)
+            if theirs is None:
+                return None
         if time.monotonic() > give_up:
             raise Conflict(
                 f"others kept changing this session for {CONFLICT_DEADLINE:g} s;"

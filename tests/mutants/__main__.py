@@ -32,7 +32,10 @@ def _rules(*names: str) -> list[str]:
 
 MODULES: Final[dict[str, list[str]]] = {
     "merge": _rules("merge", "resolvers", "lifecycle"),
-    "lifecycle": _rules("lifecycle", "lock", "settled", "signing", "express", "moving"),
+    "lifecycle": [
+        *_rules("lifecycle", "lock", "settled", "signing", "express", "moving"),
+        *_rules("former", "joined"),
+    ],
     "writing": _rules("lifecycle", "express"),
     "lock": _rules("lock"),
     "joined": IN_SQLITE,
@@ -46,7 +49,7 @@ MODULES: Final[dict[str, list[str]]] = {
 ALL: Final = [
     *_rules("merge", "resolvers", "lifecycle", "outcome", "expiry", "swap", "update", "settled"),
     *_rules("lock", "moving", "signing", "express", "cookie", "errors", "headers", "settings"),
-    *_rules("sid", "budget"),
+    *_rules("sid", "budget", "former", "joined", "batching"),
     *(_IN_ORDER, f"{_IN_ORDER}_under_asyncio"),
 ]
 """What is run where those see nothing: all that needs no server and takes little time."""

@@ -470,6 +470,23 @@ class TestTouching:
         play(exchange.settle_steps(), (Touch, True))
         play(exchange.settle_steps())
 
+    def test_a_lifetime_of_the_cookies_counts(self) -> None:
+        rules = Rules(now=NOW + timedelta(minutes=2))
+        hour = timedelta(hours=1)
+        for cookie, wanted in (
+            ({"max_age": 2 * DAY}, rules.now + 2 * DAY),
+            ({"expires": NOW + 7 * DAY + hour}, NOW + 7 * DAY + hour),
+        ):
+            exchange = loaded({"a": 1}, rules=rules, cookie=cookie)
+            assert ended(exchange, (Touch, True))[1][0].expires == wanted
+
+    def test_what_is_too_large_to_be_written_can_be_touched(self) -> None:
+        """The limit was higher when it was written."""
+        rules = Rules(now=NOW + timedelta(seconds=1))
+        exchange = loaded({"a": "x" * rules.max_size}, rules=rules)
+        exchange.session.touch()
+        ended(exchange, (Touch, True))
+
     def test_that_moves_the_cookies_end_on_as_well(self) -> None:
         exchange = loaded({}, cookie={"max_age": 60})
         exchange.session.touch()
@@ -1517,6 +1534,12 @@ class TestAfterTheResponseBegan:
         log.append(1)
         _, [replace] = play(exchange.close_steps(), (Replace, replaced))
         assert replace.data == b'{"log":[1]}'
+
+    def test_there_is_nothing_to_look_for_where_nobody_has_the_session(self) -> None:
+        exchange = loaded({"log": []})
+        ended(exchange)
+        exchange.let_go()
+        assert exchange.may_be_unsettled is False
 
     def test_there_is_nothing_to_look_for_where_the_handler_has_nothing(self) -> None:
         idle, reading, holding = (loaded({"log": []}) for _ in range(3))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.rules.test_joined import joined
 from tests.rules.test_lifecycle import (
     DAY,
     KEY,
@@ -39,7 +40,6 @@ from websessions import (
     StoreUnavailable,
 )
 from websessions.exchange import AsyncExchange, SyncExchange
-from websessions.joined import Checkpoint, Joined
 from websessions.lifecycle import Finished
 from websessions.lock import lock_steps, unlock_steps
 from websessions.run import Pause
@@ -545,23 +545,13 @@ class TestRaising:
         ended(exchange)
 
 
-class OpenTransaction:
-    """One of the app's that the session was saved within, and that goes on."""
-
-    undone: Callable[[], None] | None = None
-    connection = object()
-    is_open = True
-
-
 class TestATransactionOfTheApps:
     """It keeps the session's row, so nobody could release the lock."""
 
     def entered(self) -> ByHand:
         exchange = loaded({"n": 1})
         entered(exchange, {"n": 1})
-        before = Checkpoint(exchange)
-        exchange.joined = Joined(exchange, exchange.session, OpenTransaction(), before, None)
-        return exchange
+        return joined(exchange)
 
     def test_the_block_does_not_end_inside_of_it(self) -> None:
         raising(
@@ -594,6 +584,12 @@ class TestTheResponse:
         assert exchange.finish_now() is None
         finished, _ = ended(exchange, (Unlock, True))
         assert finished == Finished(None, vary=False)
+
+    def test_also_where_the_app_takes_the_session_out_of_the_request(self) -> None:
+        exchange = loaded({"n": 1}, unset="destroy")
+        entered(exchange, {"n": 1})
+        assert exchange.finish_now(unset=True) is None
+        play(exchange.finish_steps(unset=True), (Delete, True))
 
     def test_also_where_saving_fails(self) -> None:
         exchange = loaded({"n": 1})

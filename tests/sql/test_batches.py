@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import secrets
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from tests.sql.drivers import ALL, ASYNC, SQLStore, Way, dispose, on_servers, wa
 from websessions.sid import Key
 from websessions.sql.statements import Statements, _array_literal
 from websessions.sql.table import layout_of
-from websessions.store import Call, Delete, Insert, Load, Record, Replace, Touch
+from websessions.store import Call, Delete, Insert, Load, Overtaken, Record, Replace, Touch
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
@@ -181,6 +182,58 @@ async def test_a_batch_is_one_statement_whatever_its_size(
             # The last time, nothing is left to be prepared.
             assert [statement.kind for statement in wire.statements] == expected
             assert wire.round_trips == len(expected)
+
+
+@ways(*on_servers(ASYNC))
+async def test_a_write_that_waits_for_a_quicker_one_of_the_same_version_is_not_sent(
+    way: Way, services: Services
+) -> None:
+    """It would be refused. Its caller learns what there is to merge with, and reads nothing."""
+    url = way.url(services)
+    with WireTap.of(url) as wire:
+        async with way.open(wire.through(url)) as face:
+            [seen] = await born(face.store, new_keys(1))
+            calls = [Replace(seen, b'{"n":%d}' % n, NOW + DAY, {}) for n in range(4)]
+            wire.clear()
+            first, *others = await asyncio.gather(*map(face.ask, calls))
+            assert first == calls[0].written() == await face.ask(Load(seen.key))
+            assert others == [Overtaken(first)] * 3
+            assert [statement.kind for statement in wire.statements] == ["UPDATE", "SELECT"]
+
+
+@ways(*ASYNC)
+async def test_a_write_that_another_one_does_not_settle_is_sent(
+    way: Way, services: Services
+) -> None:
+    """That one was refused, or it ended or moved the session; or a previous key has led there."""
+    async with way.open(way.url(services)) as face:
+
+        async def at_once(first: Call[Any], seen: Record) -> Any:
+            mine = Replace(seen, b'{"n":3}', NOW + DAY, {})
+            return (await asyncio.gather(face.ask(first), face.ask(mine)))[1]
+
+        def write(seen: Record, to: Key | None = None) -> Replace:
+            return Replace(seen, b'{"n":2}', NOW + DAY, {}, to, NOW + DAY if to else None)
+
+        key, to = new_keys(2)
+        insert = Insert(key, b'{"n":1}', NOW + DAY, {})
+        new = Record(key, insert.data, insert.expires, 1)
+        assert isinstance(await at_once(insert, new), Record)
+        stale, ended, moved, touched, followed = await born(face.store, new_keys(5))
+        assert isinstance(await at_once(write(followed), write(followed).written()), Record)
+        newer = await face.ask(write(stale))
+        assert isinstance(newer, Record)
+        assert isinstance(await at_once(write(stale), newer), Record)
+        assert await at_once(Delete(ended.key), ended) is None
+        assert isinstance(await at_once(Touch(touched.key, NOW + 2 * DAY), touched), Record)
+        assert await at_once(write(moved, to), moved) is None
+        graced = await face.ask(Load(moved.key))
+        assert graced is not None
+        plain = dataclasses.replace(graced, grace_until=None)
+        assert await at_once(write(plain), graced) is None
+        graced = await face.ask(Load(moved.key))
+        assert graced is not None
+        assert await at_once(write(graced), dataclasses.replace(graced, grace_until=None)) is None
 
 
 @ways(*ASYNC)

@@ -228,7 +228,7 @@ async def test_a_statement_that_takes_too_long_ends_on_the_server_too(
     """It waits for a lock, and is not carried out when the lock is free."""
     needs_cancel(way)
     sid = a_sid()
-    async with behind(pgbouncer, way, timeout=0.7) as store:
+    async with behind(pgbouncer, way, timeout=2) as store:
         await store.set(sid, {"n": 1})
         table = store.store.table.name
         with psycopg.connect(
@@ -238,7 +238,7 @@ async def test_a_statement_that_takes_too_long_ends_on_the_server_too(
             began = time.monotonic()
             with pytest.raises(StoreTimeout):
                 await asyncio.wait_for(aside(store.store.set, sid, {"n": 2}), 20)
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 6
             give_up = time.monotonic() + 10
             while waiting(holder, table):
                 assert time.monotonic() < give_up, "the server goes on without its client"

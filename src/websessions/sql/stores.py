@@ -18,7 +18,7 @@ from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from ..settings import Seconds, as_span
 from ..sid import Key, KeyRule
-from ..store import Call, Clock, Delete, Insert, Load, Put, Replace, Touch
+from ..store import Call, Clock, Delete, Insert, Load, Overtaken, Put, Record, Replace, Touch
 from .database import Database
 from .dialects import Opened, open_database
 from .formats import (
@@ -563,8 +563,21 @@ def _changes(call: Call[Any]) -> Key | None:
     return call.key if isinstance(call, Insert | Put | Touch | Delete) else None
 
 
+def _overtaken(first: Call[Any], answer: Any, call: Call[Any]) -> Overtaken | None:
+    """A write that waited while another one of what it has seen went through would be refused."""
+    if not (isinstance(first, Replace) and isinstance(call, Replace)):
+        return None
+    if not isinstance(answer, Record) or answer.version is None or call.seen.version is None:
+        return None
+    if first.new_key is not None or answer.version <= call.seen.version:
+        return None
+    if first.seen.grace_until is not None or call.seen.grace_until is not None:
+        return None  # whoever came by a previous key may have no right to it any more
+    return Overtaken(answer)
+
+
 def _line(places: int) -> Line[Call[Any], Any]:
-    return Line(_lane, _changes, places)
+    return Line(_lane, _changes, _overtaken, places)
 
 
 def as_deadline(timeout: timedelta | Seconds | None) -> timedelta | None:

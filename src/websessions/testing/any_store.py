@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from ..direct import AsyncSessionStore, SessionStore
 from ..sid import Sid
-from ..store import Call
+from ..store import Call, Record, Replace
 
 __all__ = ["AnyStore", "Watch", "finished", "settled"]
 
@@ -89,6 +89,11 @@ class AnyStore:
             raise answer
         result: R = answer
         return result
+
+    async def replace(self, call: Replace) -> Record | None:
+        """The record as it was written; None if somebody else was quicker."""
+        answer = await self.ask(call)
+        return answer if isinstance(answer, Record) else None
 
     # The public methods
 

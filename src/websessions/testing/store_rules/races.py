@@ -45,7 +45,7 @@ class RaceRules(Capabilities):
                 Replace(seen, bench.data(store.store.codec, [round_, rival]), seen.expires, {})
                 for rival in range(RIVALS)
             ]
-            answers = await store.at_once([store.ask(call) for call in calls])
+            answers = await store.at_once([store.replace(call) for call in calls])
             [seen] = [record for record in answers if record is not None]
             assert await bench.loaded(store, "a") == seen
 
@@ -56,7 +56,7 @@ class RaceRules(Capabilities):
         seen = await bench.inserted(store, "a")
         answers = await store.at_once(
             [
-                store.ask(Replace(seen, seen.data, seen.expires, {}, bench.key(f"to {rival}")))
+                store.replace(Replace(seen, seen.data, seen.expires, {}, bench.key(f"to {rival}")))
                 for rival in range(RIVALS)
             ]
         )
@@ -78,7 +78,7 @@ class RaceRules(Capabilities):
                     value = bench.value(store, seen)
                     assert isinstance(value, list)
                     data = bench.data(store.store.codec, [*value, [rival, step]])
-                    written = await store.ask(Replace(seen, data, seen.expires, {}))
+                    written = await store.replace(Replace(seen, data, seen.expires, {}))
 
         await store.at_once([add(rival) for rival in range(4)])
         value = bench.value(store, await bench.loaded(store, "a"))
@@ -208,7 +208,7 @@ class RaceRules(Capabilities):
             seen = first
             for value in range(1, 20):
                 data = bench.data(store.store.codec, value)
-                answer = await store.ask(Replace(seen, data, seen.expires, {}))
+                answer = await store.replace(Replace(seen, data, seen.expires, {}))
                 assert answer is not None
                 seen = answer
                 written.add((seen.version, seen.data))
