@@ -38,7 +38,7 @@ MODULES: Final[dict[str, list[str]]] = {
     ],
     "writing": _rules("lifecycle", "express"),
     "lock": _rules("lock"),
-    "joined": IN_SQLITE,
+    "joined": [*_rules("joined"), *IN_SQLITE],
     "outcome": _rules("outcome"),
     "swap": _rules("swap"),
     "resolvers": _rules("resolvers"),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from tests.rules.test_lifecycle import NOW, ByHand, Rules, ended, loaded, play
+from tests.rules.test_lifecycle import NOW, ByHand, Rules, ended, loaded, play, record, replaced
 from websessions import SessionError
-from websessions.joined import Checkpoint, Joined
-from websessions.store import Touch
+from websessions.joined import Checkpoint, Joined, Transaction
+from websessions.store import Load, Replace, Touch
 
 
 class OpenTransaction:
@@ -46,3 +47,56 @@ def test_a_stream_can_not_end_the_session_before_that() -> None:
     joined(exchange).session.destroy()
     with pytest.raises(SessionError, match="end the transaction first"):
         play(exchange.close_steps())
+
+
+class Over(OpenTransaction):
+    is_open = False
+
+
+def saved_within(exchange: ByHand, transaction: Transaction) -> Joined:
+    """What the handler did has been saved in the transaction."""
+    before = Checkpoint(exchange)
+    play(exchange.settle_steps(), (Replace, replaced))
+    exchange.joined = Joined(exchange, exchange.session, transaction, before, None)
+    return exchange.joined
+
+
+def test_what_was_not_committed_is_dropped_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exchange = loaded({"n": 1})
+    exchange.session["n"] = 2
+    saved_within(exchange, Over())
+    ended(exchange, (Load, record({"n": 1})))
+    assert exchange.session["n"] == 1
+    [entry] = caplog.records
+    assert (entry.name, entry.levelno) == ("websessions", logging.WARNING)
+    assert "was not committed" in entry.getMessage()
+
+
+def test_a_login_that_was_rolled_back_is_none() -> None:
+    """A new id that is given after it leaves the grace that every new id leaves."""
+    exchange = loaded({"n": 1})
+    exchange.session.user_id = 7
+    exchange.session.regenerate(privilege=True)
+    saved_within(exchange, OpenTransaction()).undo()
+    exchange.session.regenerate()
+    _, [move] = play(exchange.settle_steps(), (Replace, replaced))
+    assert move.grace_until is not None
+
+
+def test_a_new_id_that_was_rolled_back_is_none() -> None:
+    """Who logs in after it without one keeps the id."""
+    exchange = loaded({"n": 1})
+    exchange.session.regenerate()
+    saved_within(exchange, OpenTransaction()).undo()
+    exchange.session.user_id = 7
+    _, [write] = play(exchange.settle_steps(), (Replace, replaced))
+    assert write.new_key is None
+
+
+def test_a_save_that_was_rolled_back_takes_no_touchs_place() -> None:
+    exchange = loaded({"n": 1}, rules=Rules(now=NOW + timedelta(hours=1)))
+    exchange.session["n"] = 2
+    saved_within(exchange, OpenTransaction()).undo()
+    ended(exchange, (Touch, True))

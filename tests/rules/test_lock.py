@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ from websessions import (
     SessionLocked,
     SessionTooLarge,
     StoreUnavailable,
+    lock,
 )
 from websessions.exchange import AsyncExchange, SyncExchange
 from websessions.lifecycle import Finished
@@ -187,6 +189,18 @@ class TestEntering:
         _, [replace] = ended(exchange, (Replace, replaced))
         assert codec.decode(replace.data) == {"n": 1, "mine": True}
 
+    def test_it_waits_to_the_end_of_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = 1000.0
+        monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=lambda: now))
+        steps = lock_steps(loaded({"n": 1}), SOME, LEASE)
+        for now in (1000.0, 1004.999, 1005.0):
+            assert isinstance(steps.send(None), Lock)
+            assert isinstance(steps.send(False), Load)
+            if now < 1005:
+                assert isinstance(steps.send(record({"n": 1})), Pause)
+        with pytest.raises(SessionLocked):
+            steps.send(record({"n": 1}))
+
     def test_after_that_it_may_ask_again(self) -> None:
         exchange = loaded({"n": 1})
         raising(
@@ -217,7 +231,10 @@ class TestEntering:
         found = (Lock, True), (Load, None), (Unlock, False)
         lost = (Lock, False), (Load, None)
         with caplog.at_level(logging.INFO):
-            play(lock_steps(exchange, SOME, LEASE), *(found if locked_first else lost))
+            _, [taken, _, *released] = play(
+                lock_steps(exchange, SOME, LEASE), *(found if locked_first else lost)
+            )
+        assert released == ([Unlock(KEY, taken.holder)] if locked_first else [])
         assert "ended while a request was using it" in caplog.text
         exchange.session["n"] += 1
         left(exchange)
@@ -269,6 +286,17 @@ class TestEntering:
         )
         ended(exchange)  # save() would have told the same: the rest of the request saves nothing
 
+    def test_who_had_a_conflict_before_and_has_none_now_goes_on(self) -> None:
+        """What others changed has been changed back."""
+        exchange = loaded({"n": 1}, on_conflict="error")
+        exchange.session["mine"] = True
+        theirs = record({"n": 2}, version=2)
+        raising(Conflict, exchange.settle_steps(), (Replace, None), (Load, theirs))
+        entered(exchange, {"n": 1}, version=3)
+        left(exchange, (Replace, replaced), (Unlock, True))
+        exchange.session["late"] = True
+        ended(exchange, (Replace, replaced))
+
     def test_to_read_anew_is_no_conflict(self) -> None:
         """With `on_conflict="error"`, what was read before the lock was only read."""
         exchange = loaded({"n": 1}, on_conflict="error")
@@ -310,19 +338,21 @@ class TestEntering:
             (Unlock, True),
         )
 
+    @pytest.mark.parametrize("answer", [True, False, StoreUnavailable("down")])
     @pytest.mark.parametrize("when", ["asking", "waiting", "reading"])
-    def test_who_is_cancelled_leaves_no_lock(self, when: str) -> None:
+    def test_who_is_cancelled_leaves_no_lock(self, when: str, answer: bool | Exception) -> None:
         """It may have been taken, and only the answer been lost."""
         steps = lock_steps(loaded({}), SOME, LEASE)
-        assert isinstance(steps.send(None), Lock)
+        taken = steps.send(None)
+        assert isinstance(taken, Lock)
         if when == "reading":
             assert isinstance(steps.send(True), Load)
         elif when == "waiting":
             assert isinstance(steps.send(False), Load)
             assert isinstance(steps.send(record({})), Pause)
-        assert isinstance(steps.throw(asyncio.CancelledError()), Unlock)
+        assert steps.throw(asyncio.CancelledError()) == Unlock(KEY, taken.holder)
         with pytest.raises(asyncio.CancelledError):
-            steps.send(False)
+            steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
 
     def test_a_database_that_is_down_is_asked_once(self) -> None:
         """A lock that it may have given ends with its lease."""
@@ -435,6 +465,14 @@ class TestLeaving:
         left(exchange, (Replace, None), (Load, None))
         ended(exchange)
 
+    def test_a_session_that_another_request_ended_has_no_lock_left(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        exchange = loaded({"n": 1})
+        entered(exchange, {"n": 1})
+        left(exchange, (Unlock, False), (Load, None))
+        assert not caplog.records
+
     def test_a_lock_that_can_not_be_released_is_a_warning(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -452,7 +490,9 @@ class TestLeaving:
         exchange = loaded({"n": 1})
         entered(exchange, {"n": 1})
         left(exchange, (Unlock, False), (Load, record({"n": 1}, version=2)))
-        assert "took longer than `lease`" in caplog.text
+        [entry] = caplog.records
+        assert entry.name == "websessions"
+        assert "took longer than `lease`" in entry.getMessage()
 
 
 class TestRaising:
@@ -483,6 +523,21 @@ class TestRaising:
         )
         assert codec.decode(again.data) == {"n": 2, "theirs": 1}
 
+    def test_one_that_was_emptied_before_stays_empty(self) -> None:
+        exchange = loaded({"n": 1})
+        exchange.session.regenerate(keep_data=False)
+        exchange.session["mine"] = True
+        entered(exchange, {"n": 2})
+        exchange.session["inside"] = True
+        left(exchange, (Unlock, True), failed=True)
+        _, [_, _, again] = ended(
+            exchange,
+            (Replace, None),
+            (Load, record({"n": 3}, version=3)),
+            (Replace, replaced),
+        )
+        assert codec.decode(again.data) == {"mine": True}
+
     def test_what_it_saved_stays_saved(self) -> None:
         exchange = loaded({"n": 1})
         exchange.session["before"] = True
@@ -492,7 +547,10 @@ class TestRaising:
         exchange.session["n"] = 4
         left(exchange, (Unlock, True), failed=True)
         assert dict(exchange.session) == {"n": 3, "before": True}
-        ended(exchange)
+        exchange.session["late"] = True
+        theirs = record({"n": 3, "before": True, "theirs": True}, version=4)
+        _, [_, _, again] = ended(exchange, (Replace, None), (Load, theirs), (Replace, replaced))
+        assert codec.decode(again.data) == {"n": 3, "before": True, "theirs": True, "late": True}
 
     def test_a_new_session_is_as_empty_as_it_was(self) -> None:
         exchange = request()
