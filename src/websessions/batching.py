@@ -15,7 +15,8 @@ call changes, and how to send a batch. It promises:
 - Each call gets an answer of its own, whatever becomes of its neighbours, of the requests they
   came from, or of the batcher.
 - Two calls that change the same thing never share a batch, nor are under way at the same time;
-  they are sent in the order in which they were submitted.
+  they are sent in the order in which they were submitted. What waits behind a call whose answer
+  answers it as well is not sent.
 - A call whose caller was cancelled before it was sent is not sent. One that was sent goes on to
   its end, and nobody else notices.
 """
@@ -65,8 +66,8 @@ class Line(Generic[C, A]):
     Args:
         lane: calls share a batch with calls of the same lane only.
         changes: what a call changes, or None if it only reads.
-        overtaken: a call, its answer, and another that waits and changes the same: what this one's
-            answer is now, without being sent; or None.
+        overtaken: asked about a call, its answer, and another one that waits and changes the same:
+            what the waiting one is to be answered with now, and not sent; None to send it.
         places: how many batches may be under way at once.
         size: the largest batch.
 
@@ -161,6 +162,8 @@ class Line(Generic[C, A]):
         }
         overtaken: list[tuple[A, Any]] = []
         held: deque[Waiting[C, A]] = deque()
+        if not by_change:
+            return overtaken
         for waiting in self._waiting:
             before = by_change.get(waiting.changed)
             answer = None if before is None else self._overtaken(*before, waiting.call)

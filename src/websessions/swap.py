@@ -1,4 +1,4 @@
-"""Compare and swap: a write that loses to another one reads again and tries again.
+"""Compare and swap: a write that loses to another one is made again, over what that one wrote.
 
 Nobody holds a lock while a handler runs. A `Replace` is refused if someone wrote in between, and
 this loop is the one place that says how long that is fought over.
@@ -21,8 +21,11 @@ __all__ = ["CONFLICT_DEADLINE", "swap_steps"]
 CONFLICT_DEADLINE: Final = 5.0
 """Seconds for which a write that keeps losing to others is tried again."""
 
-LONGEST_PAUSE: Final = 0.25
-"""Seconds that are waited at most before another try; on average it is half of them."""
+LONGEST_PAUSE: Final = 0.02
+"""Seconds that are waited at most before another try; on average it is half of them.
+
+Who waits much longer than a write takes is late each time, where another process has many writes.
+"""
 
 
 def swap_steps(
@@ -31,7 +34,7 @@ def swap_steps(
     """Replace a record, however many others write it too.
 
     Args:
-        key: where it is read again.
+        key: where it is read again, if who was quicker is not known anyway.
         write: the first try.
         again: makes the next try out of what someone else wrote; None if there is to be none.
 

@@ -40,14 +40,14 @@ def losing() -> Iterator[Any]:
         answer = THEIRS if isinstance(call, Load) else None
 
 
-def test_who_keeps_losing_waits_longer_each_time_up_to_a_quarter_of_a_second(
+def test_who_keeps_losing_waits_longer_each_time_up_to_a_fiftieth_of_a_second(
     now: list[float],
 ) -> None:
     """The first loss is no sign of a crowd: it is tried again at once."""
     calls = losing()
     assert [type(call) for call in islice(calls, 5)] == [Replace, Load, Replace, Pause, Load]
     pauses: list[Any] = [call.seconds for call in islice(calls, 30) if isinstance(call, Pause)]
-    assert pauses == [(0, 0.002 * 2**n) for n in range(7)] + [(0, 0.25)] * 3
+    assert pauses == [(0, 0.002), (0, 0.004), (0, 0.008), (0, 0.016)] + [(0, 0.02)] * 6
 
 
 def test_what_is_known_of_a_quicker_write_is_not_read_again(now: list[float]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql, postgresql
 
 from tests.fixtures.services import Services
 from tests.fixtures.wire import WireTap
-from tests.sql.drivers import ALL, ASYNC, SQLStore, Way, dispose, on_servers, ways
+from tests.sql.drivers import ALL, ASYNC, Face, SQLStore, Way, dispose, on_servers, ways
 from websessions.sid import Key
 from websessions.sql.statements import Statements, _array_literal
 from websessions.sql.table import layout_of
@@ -205,35 +205,55 @@ async def test_a_write_that_waits_for_a_quicker_one_of_the_same_version_is_not_s
 async def test_a_write_that_another_one_does_not_settle_is_sent(
     way: Way, services: Services
 ) -> None:
-    """That one was refused, or it ended or moved the session; or a previous key has led there."""
+    """That one was refused, or it was none, or it moved the session, or has been seen."""
     async with way.open(way.url(services)) as face:
-
-        async def at_once(first: Call[Any], seen: Record) -> Any:
-            mine = Replace(seen, b'{"n":3}', NOW + DAY, {})
-            return (await asyncio.gather(face.ask(first), face.ask(mine)))[1]
-
-        def write(seen: Record, to: Key | None = None) -> Replace:
-            return Replace(seen, b'{"n":2}', NOW + DAY, {}, to, NOW + DAY if to else None)
-
         key, to = new_keys(2)
         insert = Insert(key, b'{"n":1}', NOW + DAY, {})
         new = Record(key, insert.data, insert.expires, 1)
-        assert isinstance(await at_once(insert, new), Record)
+        assert isinstance(await behind(face, insert, new), Record)
         stale, ended, moved, touched, followed = await born(face.store, new_keys(5))
-        assert isinstance(await at_once(write(followed), write(followed).written()), Record)
+        assert isinstance(await behind(face, write(followed), write(followed).written()), Record)
         newer = await face.ask(write(stale))
         assert isinstance(newer, Record)
-        assert isinstance(await at_once(write(stale), newer), Record)
-        assert await at_once(Delete(ended.key), ended) is None
-        assert isinstance(await at_once(Touch(touched.key, NOW + 2 * DAY), touched), Record)
-        assert await at_once(write(moved, to), moved) is None
+        assert isinstance(await behind(face, write(stale), newer), Record)
+        assert await behind(face, Delete(ended.key), ended) is None
+        touch = Touch(touched.key, NOW + 2 * DAY)
+        assert isinstance(await behind(face, touch, touched), Record)
+        assert await behind(face, write(moved, to), moved) is None
+
+
+@ways(*ASYNC)
+async def test_who_came_by_a_previous_key_is_overtaken_as_long_as_it_counts(
+    way: Way, services: Services
+) -> None:
+    """Else others who come by the present one would be quicker each time."""
+    async with way.open(way.url(services)) as face:
+        [moved], [to] = await born(face.store, new_keys(1)), new_keys(1)
+        plain = await face.ask(write(moved, to))
         graced = await face.ask(Load(moved.key))
-        assert graced is not None
-        plain = dataclasses.replace(graced, grace_until=None)
-        assert await at_once(write(plain), graced) is None
-        graced = await face.ask(Load(moved.key))
-        assert graced is not None
-        assert await at_once(write(graced), dataclasses.replace(graced, grace_until=None)) is None
+        assert isinstance(plain, Record)
+        assert graced == dataclasses.replace(plain, grace_until=NOW + DAY)
+
+        by = write(plain).written()
+        overtaken = await behind(face, write(plain), graced)
+        assert overtaken == Overtaken(dataclasses.replace(by, grace_until=NOW + DAY))
+        assert await behind(face, write(overtaken.by), by) == Overtaken(write(by).written())
+
+        newer = write(by).written()
+        assert await behind(face, write(newer), graced) is None, "it may have lost its place"
+        newer = write(newer).written()
+        late = dataclasses.replace(newer, grace_until=datetime.now(UTC))
+        assert await behind(face, write(newer), late) is None, "its grace is over"
+
+
+def write(seen: Record, to: Key | None = None) -> Replace:
+    return Replace(seen, b'{"n":2}', NOW + DAY, {}, to, NOW + DAY if to else None)
+
+
+async def behind(face: Face, first: Call[Any], seen: Record) -> Any:
+    """The answer of a write that waits for another call."""
+    mine = Replace(seen, b'{"n":3}', NOW + DAY, {})
+    return (await asyncio.gather(face.ask(first), face.ask(mine)))[1]
 
 
 @ways(*ASYNC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ...store import Count, Delete, Load, Put, Record, Replace, Sweep, Touch
+from ...store import Count, Delete, Load, Overtaken, Put, Record, Replace, Sweep, Touch
 from ..any_store import AnyStore
 from ..bench import Bench, Capabilities
 
@@ -48,6 +48,20 @@ class RaceRules(Capabilities):
             answers = await store.at_once([store.replace(call) for call in calls])
             [seen] = [record for record in answers if record is not None]
             assert await bench.loaded(store, "a") == seen
+
+    async def test_who_is_overtaken_learns_by_what(self, bench: Bench) -> None:
+        """A store that says more than that a write was refused says what the winner wrote."""
+        self.need("concurrent")
+        store = await bench.store()
+        seen = await bench.inserted(store, "a", "start")
+        calls = [
+            Replace(seen, bench.data(store.store.codec, rival), seen.expires, {})
+            for rival in range(RIVALS)
+        ]
+        answers = await store.at_once([store.ask(call) for call in calls])
+        [winner] = [answer for answer in answers if isinstance(answer, Record)]
+        for answer in answers:
+            assert answer in (winner, None, Overtaken(winner))
 
     async def test_one_of_many_moves_wins(self, bench: Bench) -> None:
         """A record that several want to move, each elsewhere, is in one place afterwards."""
