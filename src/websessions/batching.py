@@ -160,10 +160,10 @@ class Line(Generic[C, A]):
             for waiting, answer in zip(batch, answers, strict=True)
             if waiting.changed is not None
         }
+        if not by_change:
+            return []
         overtaken: list[tuple[A, Any]] = []
         held: deque[Waiting[C, A]] = deque()
-        if not by_change:
-            return overtaken
         for waiting in self._waiting:
             before = by_change.get(waiting.changed)
             answer = None if before is None else self._overtaken(*before, waiting.call)
