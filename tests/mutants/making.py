@@ -177,9 +177,9 @@ def _is_sentence(node: cst.CSTNode) -> bool:
 
 
 def _has_an_effect(statement: cst.BaseSmallStatement) -> bool:
-    """Whether the code without it is still code: it is no docstring, and no name depends on it."""
+    """Whether it is code, and the rest still is without it: no name depends on it."""
     match statement:
-        case cst.Expr(value=cst.BaseString()):
+        case cst.Expr(value=cst.BaseString() | cst.Ellipsis()):
             return False
         case cst.Assign(targets=targets):
             return all(

@@ -8,9 +8,21 @@ from datetime import timedelta
 
 import pytest
 
-from tests.rules.test_lifecycle import NOW, ByHand, Rules, ended, loaded, play, record, replaced
-from websessions import SessionError
-from websessions.joined import Checkpoint, Joined, Transaction
+from tests.rules.test_lifecycle import (
+    NOW,
+    SID,
+    ByHand,
+    Rules,
+    codec,
+    ended,
+    loaded,
+    play,
+    record,
+    replaced,
+)
+from websessions import ConfigurationError, MemoryStore, SessionError
+from websessions.joined import Checkpoint, Joined, Transaction, joined_store
+from websessions.lock import Held
 from websessions.store import Load, Replace, Touch
 
 
@@ -100,3 +112,52 @@ def test_a_save_that_was_rolled_back_takes_no_touchs_place() -> None:
     exchange.session["n"] = 2
     saved_within(exchange, OpenTransaction()).undo()
     ended(exchange, (Touch, True))
+
+
+def test_what_was_rolled_back_is_forgotten() -> None:
+    """The session is the one that was stored, and what was asked for since is not done."""
+    exchange = loaded({"n": 1})
+    exchange.session["n"] = 2
+    joined_save = saved_within(exchange, OpenTransaction())
+    exchange.session.destroy()
+    joined_save.undo()
+    assert exchange.joined is None
+    assert (exchange.session.id, dict(exchange.session)) == (SID, {"n": 1})
+    ended(exchange)
+
+
+def test_a_lock_that_was_taken_in_it_is_released_all_the_same() -> None:
+    exchange = loaded({"n": 1})
+    before = Checkpoint(exchange)
+    exchange._held = Held("ann")
+    before.restore(exchange, exchange.session)
+    assert exchange._held.holder == "ann"
+
+
+def test_a_lock_that_was_lost_in_it_is_held_again() -> None:
+    """The session that it ended with is back."""
+    exchange = loaded({"n": 1})
+    held = exchange._held = Held("ann")
+    before = Checkpoint(exchange)
+    held.holder = None
+    before.restore(exchange, exchange.session)
+    assert held.holder == "ann"
+
+
+def test_what_others_wrote_since_it_was_committed_is_merged_with() -> None:
+    """Whatever number their version has: one that was rolled back may have had it, too."""
+    exchange = loaded({"n": 1})
+    exchange.session["n"] = 2
+    saved_within(exchange, Over())
+    exchange.session["late"] = True
+    theirs = record({"n": 2, "theirs": True}, version=2)
+    _, [_, refused, _, merged] = ended(
+        exchange, (Load, theirs), (Replace, None), (Load, theirs), (Replace, replaced)
+    )
+    assert refused.seen.version < 1, "no record has it"
+    assert codec.decode(merged.data) == {"n": 2, "theirs": True, "late": True}
+
+
+def test_a_store_without_transactions_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="MemoryStore has no transactions"):
+        joined_store(MemoryStore(), object())
