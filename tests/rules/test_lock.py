@@ -143,11 +143,19 @@ class TestEntering:
             left(exchange, (Unlock, True))
         assert len(holders) == 3
 
-    def test_it_waits_in_pauses_that_grow(self) -> None:
+    def test_it_waits_in_pauses_that_grow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each is drawn from its longer half, so that those who wait come one by one."""
+        drawn_from: list[tuple[float, float]] = []
+
+        def longest(*ends: float) -> float:
+            drawn_from.append((ends[0], ends[1]))
+            return ends[1]
+
+        monkeypatch.setattr(lock, "random", SimpleNamespace(uniform=longest))
         steps = lock_steps(loaded({}), timedelta(hours=1), LEASE)
         pauses: list[float] = []
         answer: Any = None
-        while len(pauses) < 12:
+        while len(pauses) < 8:
             match steps.send(answer):
                 case Lock():
                     answer = False
@@ -156,11 +164,8 @@ class TestEntering:
                 case Pause(seconds):
                     pauses.append(seconds)
                     answer = None
-        assert all(pause > 0 for pause in pauses)
-        assert pauses[0] < 0.01
-        assert sum(pauses[:5]) < 0.25
-        assert all(0.1 < pause <= 0.25 for pause in pauses[-3:])
-        assert len(set(pauses)) > 6, "jitter"
+        assert pauses == [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.25, 0.25]
+        assert drawn_from == [(pause / 2, pause) for pause in pauses]
 
     def test_it_takes_the_lock_when_it_is_free(self) -> None:
         exchange = loaded({"n": 1})
@@ -533,7 +538,7 @@ class TestRaising:
         _, [_, _, again] = ended(
             exchange,
             (Replace, None),
-            (Load, record({"n": 3}, version=3)),
+            (Load, record({"n": 2, "theirs": 1}, version=3)),
             (Replace, replaced),
         )
         assert codec.decode(again.data) == {"mine": True}
