@@ -21,7 +21,7 @@ from tests.rules.test_lifecycle import (
     replaced,
 )
 from websessions import ConfigurationError, MemoryStore, SessionError
-from websessions.joined import Checkpoint, Joined, Transaction, joined_store
+from websessions.joined import Checkpoint, Joined, Transaction, join_steps, joined_store
 from websessions.lock import Held
 from websessions.store import Load, Replace, Touch
 
@@ -161,3 +161,14 @@ def test_what_others_wrote_since_it_was_committed_is_merged_with() -> None:
 def test_a_store_without_transactions_is_named() -> None:
     with pytest.raises(ConfigurationError, match="MemoryStore has no transactions"):
         joined_store(MemoryStore(), object())
+
+
+def test_nothing_is_saved_within_another_one_after_one_that_was_not_committed() -> None:
+    """The handler is told: what it goes on from is not stored."""
+    exchange = loaded({"n": 1})
+    exchange.session["n"] = 2
+    saved_within(exchange, Over())
+    exchange.session["more"] = True
+    with pytest.raises(SessionError, match="before was not committed"):
+        play(join_steps(exchange, OpenTransaction()), (Load, record({"n": 1})))
+    assert dict(exchange.session) == {"n": 1}
