@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tests.rules.test_lifecycle import (
+    KEY,
     NOW,
     SID,
     ByHand,
@@ -19,11 +22,12 @@ from tests.rules.test_lifecycle import (
     play,
     record,
     replaced,
+    request,
 )
-from websessions import ConfigurationError, MemoryStore, SessionError
-from websessions.joined import Checkpoint, Joined, Transaction, join_steps, joined_store
+from websessions import ConfigurationError, MemoryStore, SessionError, StoreUnavailable
+from websessions.joined import Checkpoint, Joined, Transaction, end_steps, join_steps, joined_store
 from websessions.lock import Held
-from websessions.store import Load, Replace, Touch
+from websessions.store import Call, Delete, Load, Replace, Touch
 
 
 class OpenTransaction:
@@ -65,10 +69,12 @@ class Over(OpenTransaction):
     is_open = False
 
 
-def saved_within(exchange: ByHand, transaction: Transaction) -> Joined:
-    """What the handler did has been saved in the transaction."""
+def saved_within(
+    exchange: ByHand, transaction: Transaction, *calls: tuple[type[Call[Any]], Any]
+) -> Joined:
+    """What the handler did has been saved in the transaction, by default by one write."""
     before = Checkpoint(exchange)
-    play(exchange.settle_steps(), (Replace, replaced))
+    play(exchange.settle_steps(), *(calls or [(Replace, replaced)]))
     exchange.joined = Joined(exchange, exchange.session, transaction, before, None)
     return exchange.joined
 
@@ -172,3 +178,103 @@ def test_nothing_is_saved_within_another_one_after_one_that_was_not_committed() 
     with pytest.raises(SessionError, match="before was not committed"):
         play(join_steps(exchange, OpenTransaction()), (Load, record({"n": 1})))
     assert dict(exchange.session) == {"n": 1}
+
+
+def test_a_second_save_that_fails_leaves_the_first_where_it_was() -> None:
+    transaction = OpenTransaction()
+    exchange = loaded({"n": 1})
+    exchange.session["n"] = 2
+    first = saved_within(exchange, transaction)
+    exchange.session["n"] = 3
+    with pytest.raises(StoreUnavailable):
+        play(join_steps(exchange, transaction), (Replace, StoreUnavailable("down")))
+    assert exchange.joined is first
+    assert exchange.session["n"] == 2
+
+
+class TestWhetherItWasCommitted:
+    """It is looked up once, when the request goes on."""
+
+    @pytest.fixture
+    def warnings(self, caplog: pytest.LogCaptureFixture) -> Callable[[], bool]:
+        return lambda: "was not committed" in caplog.text
+
+    @pytest.mark.parametrize("committed", [True, False])
+    def test_a_logout(self, committed: bool, warnings: Callable[[], bool]) -> None:
+        exchange = loaded({"n": 1})
+        exchange.session.destroy()
+        saved_within(exchange, Over(), (Delete, True))
+        found = None if committed else record({"n": 1})
+        _, [look] = play(end_steps(exchange), (Load, found))
+        assert look == Load(KEY)
+        assert warnings() is not committed
+        assert dict(exchange.session) == ({} if committed else {"n": 1})
+
+    @pytest.mark.parametrize("committed", [True, False])
+    def test_a_new_id(self, committed: bool, warnings: Callable[[], bool]) -> None:
+        exchange = loaded({"n": 1})
+        exchange.session.regenerate()
+        saved_within(exchange, Over())
+        new = exchange.session.id
+        found = record({"n": 1}, version=2, key=new.digest()) if committed else None
+        _, [look] = play(end_steps(exchange), (Load, found))
+        assert look == Load(new.digest())
+        assert warnings() is not committed
+        assert exchange.session.id == (new if committed else SID)
+
+    def test_of_nothing_nothing_is_looked_up(self, warnings: Callable[[], bool]) -> None:
+        exchange = request()
+        exchange.joined = Joined(exchange, exchange.session, Over(), Checkpoint(exchange), None)
+        play(end_steps(exchange))
+        assert not warnings()
+
+    def test_a_touch_leaves_no_trace(self, warnings: Callable[[], bool]) -> None:
+        exchange = loaded({"n": 1}, rules=Rules(now=NOW + timedelta(hours=1)))
+        saved_within(exchange, Over(), (Touch, True))
+        play(end_steps(exchange), (Load, record({"n": 1})))
+        assert not warnings()
+
+    def test_what_has_ended_since_was(self, warnings: Callable[[], bool]) -> None:
+        exchange = loaded({"n": 1})
+        exchange.session["n"] = 2
+        saved_within(exchange, Over())
+        play(end_steps(exchange), (Load, None))
+        assert not warnings()
+
+    def test_what_had_ended_before_may_be_anothers_now(self, warnings: Callable[[], bool]) -> None:
+        exchange = loaded({"n": 1})
+        exchange.session["n"] = 2
+        saved_within(exchange, Over(), (Replace, None), (Load, None))
+        play(end_steps(exchange), (Load, record({"n": 1})))
+        assert not warnings()
+
+    def test_what_was_read_within_it_has_nothing_to_go_back_to(
+        self, warnings: Callable[[], bool]
+    ) -> None:
+        exchange = request(SID)
+        before = Checkpoint(exchange)
+        play(exchange.load_steps(), (Load, record({"n": 1})))
+        exchange.joined = Joined(exchange, exchange.session, Over(), before, None)
+        play(end_steps(exchange), (Load, record({"n": 1})))
+        assert not warnings()
+
+    def test_nobody_has_written_since(self) -> None:
+        exchange = loaded({"n": 1})
+        exchange.session["n"] = 2
+        saved_within(exchange, Over())
+        stored = record({"n": 2}, version=2)
+        play(end_steps(exchange), (Load, stored))
+        exchange.session["n"] = 3
+        _, [write] = play(exchange.settle_steps(), (Replace, replaced))
+        assert write.seen == stored
+
+    def test_a_table_without_versions_has_none_then_either(self) -> None:
+        exchange = request(SID)
+        unnumbered = replace(record({"n": 1}), version=None)
+        play(exchange.load_steps(), (Load, unnumbered))
+        exchange.session["n"] = 2
+        saved_within(exchange, Over())
+        play(end_steps(exchange), (Load, replace(unnumbered, data=b'{"n":3}')))
+        exchange.session["n"] = 4
+        _, [write] = play(exchange.settle_steps(), (Replace, replaced))
+        assert write.seen.version is None
