@@ -65,6 +65,12 @@ def test_a_stream_can_not_end_the_session_before_that() -> None:
         play(exchange.close_steps())
 
 
+def test_a_handler_that_failed_asks_for_nothing_more() -> None:
+    exchange = joined(loaded({"n": 1}))
+    exchange.abandon()
+    ended(exchange)
+
+
 class Over(OpenTransaction):
     is_open = False
 
