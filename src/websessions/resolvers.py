@@ -74,7 +74,7 @@ def add(base: Any, mine: Any, theirs: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             raise TypeError(f"add takes numbers, not {type(value).__name__}")
     kinds = {type(before), type(ours), type(other)}
-    if Decimal in kinds and float not in kinds:
+    if Decimal in kinds:
         with decimal.localcontext(_EXACTLY):
             return other + (ours - before)
     return math.fsum((other, ours, -before)) if kinds == {float} else other + (ours - before)

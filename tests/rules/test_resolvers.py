@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import decimal
 import random
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -80,8 +82,22 @@ class TestAdd:
         tiny = Decimal("1E-40")
         assert resolvers.add(Decimal(1), 1 + Decimal(10), Decimal(1) + 1) == 12
         assert str(resolvers.add(Decimal(0), tiny, Decimal(10))) == "10." + "0" * 39 + "1"
+        assert resolvers.add(Decimal(0), Decimal("1E-998"), Decimal(10)) > 10, "1000 digits"
+
+    def test_what_would_have_to_be_rounded_is_refused(self) -> None:
+        with pytest.raises(decimal.Inexact):
+            resolvers.add(Decimal(0), Decimal("1E-999"), Decimal(10))
+
+    @pytest.mark.parametrize("amount", ["1E+2000000", "1E-2000000"])
+    def test_decimals_may_be_as_large_and_as_small_as_they_can(self, amount: str) -> None:
+        assert resolvers.add(Decimal(0), Decimal(amount), Decimal(0)) == Decimal(amount)
+
+    def test_infinities_that_cancel_each_other_are_refused(self) -> None:
+        with pytest.raises(decimal.InvalidOperation):
+            resolvers.add(Decimal("Infinity"), Decimal("Infinity"), Decimal(1))
 
     def test_a_float_is_rounded_once(self) -> None:
+        assert resolvers.add(0.1, 0.4, 0.3) == 0.6 != 0.3 + (0.4 - 0.1)
         assert resolvers.add(0.1, 0.3, 1e16) == 1e16
         assert resolvers.add(1e16, 1e16 + 2, 1.0) == 3.0
         assert resolvers.add(1, 1.5, 2) == 2.5
@@ -91,15 +107,21 @@ class TestAdd:
         assert resolvers.add(3, 4, MISSING) == 1
         assert resolvers.add(3, MISSING, MISSING) is MISSING
 
-    @pytest.mark.parametrize("value", ["1", True, None, [1]], ids=repr)
+    @pytest.mark.parametrize("value", ["1", True, None, [1], Fraction(1, 2)], ids=repr)
     def test_only_numbers_add_up(self, value: Any) -> None:
         for values in ((value, 1, 2), (1, value, 2), (1, 2, value)):
+            with pytest.raises(TypeError, match=f"takes numbers, not {type(value).__name__}"):
+                resolvers.add(*values)
+
+    def test_a_decimal_and_floats_do_not(self) -> None:
+        one = Decimal(1)
+        for values in ((one, 2.0, 3.0), (2.0, one, 3.0), (2.0, 3.0, one), (one, 2.0, one)):
             with pytest.raises(TypeError):
                 resolvers.add(*values)
 
-    def test_a_decimal_and_a_float_do_not(self) -> None:
-        with pytest.raises(TypeError):
-            resolvers.add(Decimal(1), 2.0, Decimal(2))
+
+def test_a_missing_value_says_so() -> None:
+    assert repr(MISSING) == "MISSING"
 
 
 class TestUnion:
@@ -266,3 +288,23 @@ class TestWhoIsLoggedIn:
         assert overwrite({"user_id": 1}, {"user_id": 1, "a": 1}, {}, same) == {"a": 1}
         assert overwrite({}, {"user_id": 2}, {"user_id": 1}, same) == {"user_id": 2}
         assert overwrite({"user_id": 1}, {}, {"user_id": 1, "b": 1}, same) == {}
+
+
+@pytest.mark.parametrize("resolver", [resolvers.union, resolvers.append])
+def test_of_a_list_that_one_emptied_and_the_other_removed_none_is_left(resolver: Resolver) -> None:
+    assert resolver(["a"], [], MISSING) is MISSING
+    assert resolver(["a"], MISSING, []) is MISSING
+    assert resolver(["a"], [], []) == []
+
+
+@pytest.mark.parametrize("resolver", [resolvers.union, resolvers.append])
+def test_what_is_no_list_is_named(resolver: Resolver) -> None:
+    for values in ((1, [], []), ([], 1, []), ([], [], 1)):
+        with pytest.raises(TypeError, match="a value of type int"):
+            resolver(*values)
+
+
+def test_sets_have_no_end_to_append_to() -> None:
+    for values in (([], {1}, []), ([], [], {1}), ([], frozenset(), [])):
+        with pytest.raises(TypeError, match="items have an order"):
+            resolvers.append(*values)
