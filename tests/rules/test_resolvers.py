@@ -299,12 +299,14 @@ def test_of_a_list_that_one_emptied_and_the_other_removed_none_is_left(resolver:
 
 @pytest.mark.parametrize("resolver", [resolvers.union, resolvers.append])
 def test_what_is_no_list_is_named(resolver: Resolver) -> None:
-    for values in ((1, [], []), ([], 1, []), ([], [], 1)):
+    for place in range(3):
+        values: list[Any] = [[], [], []]
+        values[place] = 1
         with pytest.raises(TypeError, match="a value of type int"):
             resolver(*values)
 
 
 def test_sets_have_no_end_to_append_to() -> None:
-    for values in (([], {1}, []), ([], [], {1}), ([], frozenset(), [])):
+    for mine, theirs in (({1}, []), ([], {1}), (frozenset(), [])):
         with pytest.raises(TypeError, match="items have an order"):
-            resolvers.append(*values)
+            resolvers.append([], mine, theirs)
