@@ -15,8 +15,7 @@ call changes, and how to send a batch. It promises:
 - Each call gets an answer of its own, whatever becomes of its neighbours, of the requests they
   came from, or of the batcher.
 - Two calls that change the same thing never share a batch, nor are under way at the same time;
-  they are sent in the order in which they were submitted. What waits behind a call whose answer
-  answers it as well is not sent.
+  they are sent in the order in which they were submitted.
 - A call whose caller was cancelled before it was sent is not sent. One that was sent goes on to
   its end, and nobody else notices.
 """
@@ -66,8 +65,6 @@ class Line(Generic[C, A]):
     Args:
         lane: calls share a batch with calls of the same lane only.
         changes: what a call changes, or None if it only reads.
-        overtaken: asked about a call, its answer, and another one that waits and changes the same:
-            what the waiting one is to be answered with now, and not sent; None to send it.
         places: how many batches may be under way at once.
         size: the largest batch.
 
@@ -79,14 +76,12 @@ class Line(Generic[C, A]):
         self,
         lane: Callable[[C], object],
         changes: Callable[[C], Hashable | None],
-        overtaken: Callable[[C, Any, C], Any],
         places: int = 2,
         size: int = 128,
     ) -> None:
         self.places = self._all_places = places
         self.changes = changes
         self._lane = lane
-        self._overtaken = overtaken
         self._size = size
         self._waiting: deque[Waiting[C, A]] = deque()
         self._being_changed: set[Hashable] = set()
@@ -139,55 +134,26 @@ class Line(Generic[C, A]):
         self._being_changed.update(w.changed for w in batch if w.changed is not None)
         self._under_way += len(batch)
 
-    def land(self, batch: Sequence[Waiting[C, A]], answers: Sequence[Any]) -> list[tuple[A, Any]]:
-        """The batch is back: its place is free, and what it changed may be changed again.
-
-        Returns:
-            Who has an answer now, and which; those who were overtaken leave the line.
-        """
-        self._free(batch)
-        answers = [*answers[: len(batch)], *(Closed() for _ in batch[len(answers) :])]
-        landed = [(w.answered, answer) for w, answer in zip(batch, answers, strict=True)]
-        if self._waiting:
-            landed += self._overtaken_by(batch, answers)
-        return landed
-
-    def _overtaken_by(
-        self, batch: Sequence[Waiting[C, A]], answers: Sequence[Any]
-    ) -> list[tuple[A, Any]]:
-        by_change = {
-            waiting.changed: (waiting.call, answer)
-            for waiting, answer in zip(batch, answers, strict=True)
-            if waiting.changed is not None
-        }
-        if not by_change:
-            return []
-        overtaken: list[tuple[A, Any]] = []
-        held: deque[Waiting[C, A]] = deque()
-        for waiting in self._waiting:
-            before = by_change.get(waiting.changed)
-            answer = None if before is None else self._overtaken(*before, waiting.call)
-            if answer is None:
-                held.append(waiting)
-            else:
-                overtaken.append((waiting.answered, answer))
-        self._waiting = held
-        return overtaken
-
-    def turn_back(self, batch: Sequence[Waiting[C, A]]) -> None:
-        """The batch does not leave after all: whoever still waits is first in line again."""
-        self._free(batch)
-        self._waiting.extendleft(w for w in reversed(batch) if not w.answered.done())
-
-    def _free(self, batch: Sequence[Waiting[C, A]]) -> None:
+    def land(self, batch: Sequence[Waiting[C, A]]) -> None:
+        """The batch is back: its place is free, and what it changed may be changed again."""
         self.places += 1
         self._under_way -= len(batch)
         self._being_changed.difference_update(waiting.changed for waiting in batch)
+
+    def turn_back(self, batch: Sequence[Waiting[C, A]]) -> None:
+        """The batch does not leave after all: whoever still waits is first in line again."""
+        self.land(batch)
+        self._waiting.extendleft(w for w in reversed(batch) if not w.answered.done())
 
     def leave(self) -> Iterator[A]:
         """Empty the line."""
         while self._waiting:
             yield self._waiting.popleft().answered
+
+
+def _answers(answers: Sequence[Any], number: int) -> list[Any]:
+    """An answer for each, whatever came back."""
+    return [*answers[:number], *(Closed() for _ in range(number - len(answers)))]
 
 
 def _failed(error: Exception, number: int) -> list[Exception]:
@@ -273,7 +239,8 @@ class Batcher(Generic[C]):
             answers = _failed(error, len(batch))
         finally:
             # However this ends, a cancelled loop included, nobody is left waiting.
-            for answered, answer in self._line.land(batch, answers):
+            self._line.land(batch)
+            for (_, _, answered), answer in zip(batch, _answers(answers, len(batch)), strict=True):
                 if not answered.done():
                     answered.set_result(answer)
             self._send_next()
@@ -411,9 +378,9 @@ class ThreadBatcher(Generic[C]):
             sender.batch = None  # in which it is itself
             # However this ends, an interrupted thread included, nobody is left waiting.
             with self._lock:
-                landed = self._line.land(batch, answers)
+                self._line.land(batch)
                 self._launch()
-            for caller, answer in landed:
+            for (_, _, caller), answer in zip(batch, _answers(answers, len(batch)), strict=True):
                 caller.answer = answer
                 if caller is not sender:
                     caller.wake()

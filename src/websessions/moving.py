@@ -185,16 +185,14 @@ def move_steps(stores: _Moving[Any], sid: Sid) -> Steps[Record | None]:
             if promised is None:
                 promised = target.key(own)
                 yield from _promise_steps(target, promised, found, values)
-            marking = AtSource(Replace(found, mark, found.expires, values))
-            if not isinstance((yield from ask(marking)), Record):
+            if (yield from ask(AtSource(Replace(found, mark, found.expires, values)))) is None:
                 continue
             given = own
         place: Record | None = yield from ask(Load(target.key(given)))
         if place is None:
             break  # it has been kept, and what was moved may be over since then
-        written = yield from ask(Replace(place, data, found.expires, values, key))
-        if isinstance(written, Record):
-            moved = written
+        moved = yield from ask(Replace(place, data, found.expires, values, key))
+        if moved is not None:
             break
         if (yield from ask(Load(key))) is None:
             yield from ask(Sweep(PAGE))  # there may be a session that is over

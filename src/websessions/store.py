@@ -13,8 +13,6 @@ The rules a store has to keep, whatever it is made of:
 - A record whose `expires` has come is not there: `Load`, `Replace`, `Touch`, `Scan` and `Count`
   do not see it, even before it is swept. Only `Insert` and `Put` bring a record into being.
 - Each call is atomic. What one call wrote, the next `Load` sees.
-- A `Replace` that was refused is answered None, or with what it lost to where the store knows that
-  anyway (`Overtaken`).
 - A record that was moved with a grace is found by its previous key, too, for that long: `Load`
   answers it as it is now, under its new key, and `Delete` deletes it. Nothing else knows previous
   keys. A store that can not do this gives no grace: the old key is dead at once.
@@ -48,7 +46,6 @@ __all__ = [
     "Lease",
     "Load",
     "Lock",
-    "Overtaken",
     "Performs",
     "Put",
     "Record",
@@ -156,20 +153,8 @@ class Insert(Call["Record | None"]):
 
 
 @value
-class Overtaken:
-    """Another write was quicker, and `by` is the record as that one has left it.
-
-    It is newer than what was `seen`, and as old as that write: the next one is guarded again.
-    """
-
-    by: Record
-
-
-@value
-class Replace(Call["Record | Overtaken | None"]):
-    """Write new data, if the record is still just as it was `seen`; else nothing is written.
-
-    The answer is then None; or `Overtaken`, by a store that knows anyway who was quicker.
+class Replace(Call["Record | None"]):
+    """Write new data, if the record is still just as it was `seen`; else None, nothing written.
 
     With `new_key` the record moves there in the same step. The old key finds it until
     `grace_until`, if that is given; an older one is dead in either case. A record that was found

@@ -15,7 +15,7 @@ from tests.sql.drivers import BY_ID, Face, a_sid
 from tests.sql.processes import Child, children
 from websessions.codec import JSONCodec
 from websessions.sid import Key, Sid
-from websessions.store import Load, Record, Replace
+from websessions.store import Load, Replace
 
 PROCESSES = 4
 WORKERS = 4
@@ -105,6 +105,5 @@ async def increment(face: Face, key: Key) -> None:
         seen = await face.ask(Load(key))
         assert seen is not None
         values = {"n": codec.decode(seen.data)["n"] + 1}
-        written = await face.ask(Replace(seen, codec.encode(values), seen.expires, values))
-        if isinstance(written, Record):
+        if await face.ask(Replace(seen, codec.encode(values), seen.expires, values)):
             return

@@ -32,7 +32,6 @@ class Call:
     number: int
     lane: str
     changes: str | None
-    can_be_overtaken: bool = False
 
 
 @dataclass
@@ -72,15 +71,7 @@ PLACES, SIZE = 2, 4
 
 
 def a_line(places: int = PLACES, size: int = 128) -> Line[Call, Any]:
-    return Line(lambda call: call.lane, lambda call: call.changes, overtaken, places, size)
-
-
-def overtaken(first: Call, answer: Any, call: Call) -> str | None:
-    return (
-        f"overtaken by {first.number}"
-        if call.can_be_overtaken and isinstance(answer, str)
-        else None
-    )
+    return Line(lambda call: call.lane, lambda call: call.changes, places, size)
 
 
 class BatcherMachine(RuleBasedStateMachine):
@@ -111,16 +102,10 @@ class BatcherMachine(RuleBasedStateMachine):
         """Let everything happen that can happen by now."""
         await turns(10)
 
-    @rule(
-        target=calls,
-        lane=st.sampled_from("rw"),
-        key=st.sampled_from("abc"),
-        alone=st.booleans(),
-        can_be_overtaken=st.booleans(),
-    )
-    def arrive(self, lane: str, key: str, alone: bool, can_be_overtaken: bool) -> int:
+    @rule(target=calls, lane=st.sampled_from("rw"), key=st.sampled_from("abc"), alone=st.booleans())
+    def arrive(self, lane: str, key: str, alone: bool) -> int:
         number = next(self.numbers)
-        call = Call(number, lane, key if lane == "w" else None, can_be_overtaken)
+        call = Call(number, lane, key if lane == "w" else None)
 
         async def arrive() -> None:
             self.requests[number] = asyncio.ensure_future(self.batcher.submit(call))
@@ -153,17 +138,8 @@ class BatcherMachine(RuleBasedStateMachine):
             elif outcome == "too few" and place > 0:
                 self.expected.setdefault(call.number, Closed)
             else:
-                self.expect_answer(call)
+                self.expected.setdefault(call.number, f"answer {call.number}")
         self.run(land())
-
-    def expect_answer(self, call: Call) -> None:
-        self.expected.setdefault(call.number, f"answer {call.number}")
-        overtaken = (
-            c for c in self.submitted.values() if c.can_be_overtaken and c not in self.sky.sent
-        )
-        for waiting in overtaken:
-            if waiting.changes == call.changes is not None:
-                self.expected.setdefault(waiting.number, f"overtaken by {call.number}")
 
     @rule(number=consumes(calls))
     def cancel(self, number: int) -> None:
@@ -189,14 +165,11 @@ class BatcherMachine(RuleBasedStateMachine):
             # What waits may leave or be refused, but nothing is left without an answer.
             closing = asyncio.ensure_future(self.batcher.close())
             await self.settle()
-            for number, call in self.submitted.items():
-                if call not in self.sky.sent:
-                    self.expected.setdefault(number, Closed)
             while self.sky.flights:
                 flight = self.sky.flights[0]
                 flight.landed.set_result([f"answer {call.number}" for call in flight.calls])
                 for call in flight.calls:
-                    self.expect_answer(call)
+                    self.expected.setdefault(call.number, f"answer {call.number}")
                 await self.settle()
             await asyncio.wait_for(closing, 1)
 
@@ -232,10 +205,6 @@ class BatcherMachine(RuleBasedStateMachine):
         assert not self.cancelled_waiting & {call.number for call in self.sky.sent}
 
     @invariant()
-    def what_was_overtaken_is_not_sent(self) -> None:
-        assert not [c for c in self.sky.sent if "overtaken" in str(self.expected.get(c.number))]
-
-    @invariant()
     def nothing_is_sent_twice(self) -> None:
         assert len(self.sky.sent) == len(set(self.sky.sent))
 
@@ -247,7 +216,7 @@ class BatcherMachine(RuleBasedStateMachine):
                     if not flight.landed.done():
                         flight.landed.set_result([f"answer {c.number}" for c in flight.calls])
                         for call in flight.calls:
-                            self.expect_answer(call)
+                            self.expected.setdefault(call.number, f"answer {call.number}")
                 await self.settle()
             assert all(request.done() for request in self.requests.values())
 
@@ -413,7 +382,7 @@ class Runway:
         self.up: Queue[ThreadFlight] = Queue()
         self._arrived: Queue[Call] = Queue()
         self.line: Line[Call, Caller[Call]] = Line(
-            lambda call: call.lane, self._changes, overtaken, places=under_way
+            lambda call: call.lane, self._changes, places=under_way
         )
         self.batcher = ThreadBatcher(self._send, self.line, patience)
         self._threads = ThreadPoolExecutor(32)
@@ -477,30 +446,6 @@ def test_what_threads_ask_for_meanwhile_goes_together() -> None:
     second.land()
     third.land()
     assert [answer.result(10) for answer in answers] == [f"answer {n}" for n in range(5)]
-
-
-def test_who_waits_and_is_overtaken_is_answered_with_those_who_were_quicker() -> None:
-    """What changes something else goes on waiting for its turn, and so does what can not be."""
-    runway = Runway()
-    first, overtaken, patient, other = [
-        Call(0, "w", "a"),
-        Call(1, "w", "a", can_be_overtaken=True),
-        Call(2, "w", "a"),
-        Call(3, "w", "b", can_be_overtaken=True),
-    ]
-    answers = runway.submit(first, overtaken, patient, other)
-    up = {flight.calls: flight for flight in (runway.next_up(), runway.next_up())}
-
-    up[first,].land()
-    assert answers[1].result(10) == "overtaken by 0"
-    following = runway.next_up()
-    assert following.calls == (patient,)
-    up[other,].land()
-    following.land()
-    assert [answer.result(10) for answer in answers] == [
-        *("answer 0", "overtaken by 0"),
-        *("answer 2", "answer 3"),
-    ]
 
 
 def test_two_threads_never_change_one_thing_at_once_and_keep_their_order() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import secrets
 from collections.abc import Sequence
@@ -17,11 +16,11 @@ from sqlalchemy.dialects import mysql, postgresql
 
 from tests.fixtures.services import Services
 from tests.fixtures.wire import WireTap
-from tests.sql.drivers import ALL, ASYNC, Face, SQLStore, Way, dispose, on_servers, ways
+from tests.sql.drivers import ALL, ASYNC, SQLStore, Way, dispose, on_servers, ways
 from websessions.sid import Key
 from websessions.sql.statements import Statements, _array_literal
 from websessions.sql.table import layout_of
-from websessions.store import Call, Delete, Insert, Load, Overtaken, Record, Replace, Touch
+from websessions.store import Call, Delete, Insert, Load, Record, Replace, Touch
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
@@ -182,78 +181,6 @@ async def test_a_batch_is_one_statement_whatever_its_size(
             # The last time, nothing is left to be prepared.
             assert [statement.kind for statement in wire.statements] == expected
             assert wire.round_trips == len(expected)
-
-
-@ways(*on_servers(ASYNC))
-async def test_a_write_that_waits_for_a_quicker_one_of_the_same_version_is_not_sent(
-    way: Way, services: Services
-) -> None:
-    """It would be refused. Its caller learns what there is to merge with, and reads nothing."""
-    url = way.url(services)
-    with WireTap.of(url) as wire:
-        async with way.open(wire.through(url)) as face:
-            [seen] = await born(face.store, new_keys(1))
-            calls = [Replace(seen, b'{"n":%d}' % n, NOW + DAY, {}) for n in range(4)]
-            wire.clear()
-            first, *others = await asyncio.gather(*map(face.ask, calls))
-            assert first == calls[0].written() == await face.ask(Load(seen.key))
-            assert others == [Overtaken(first)] * 3
-            assert [statement.kind for statement in wire.statements] == ["UPDATE", "SELECT"]
-
-
-@ways(*ASYNC)
-async def test_a_write_that_another_one_does_not_settle_is_sent(
-    way: Way, services: Services
-) -> None:
-    """That one was refused, or it was none, or it moved the session, or has been seen."""
-    async with way.open(way.url(services)) as face:
-        key, to = new_keys(2)
-        insert = Insert(key, b'{"n":1}', NOW + DAY, {})
-        new = Record(key, insert.data, insert.expires, 1)
-        assert isinstance(await behind(face, insert, new), Record)
-        stale, ended, moved, touched, followed = await born(face.store, new_keys(5))
-        assert isinstance(await behind(face, write(followed), write(followed).written()), Record)
-        newer = await face.ask(write(stale))
-        assert isinstance(newer, Record)
-        assert isinstance(await behind(face, write(stale), newer), Record)
-        assert await behind(face, Delete(ended.key), ended) is None
-        touch = Touch(touched.key, NOW + 2 * DAY)
-        assert isinstance(await behind(face, touch, touched), Record)
-        assert await behind(face, write(moved, to), moved) is None
-
-
-@ways(*ASYNC)
-async def test_who_came_by_a_previous_key_is_overtaken_as_long_as_it_counts(
-    way: Way, services: Services
-) -> None:
-    """Else others who come by the present one would be quicker each time."""
-    async with way.open(way.url(services)) as face:
-        [moved], [to] = await born(face.store, new_keys(1)), new_keys(1)
-        plain = await face.ask(write(moved, to))
-        graced = await face.ask(Load(moved.key))
-        assert isinstance(plain, Record)
-        assert graced == dataclasses.replace(plain, grace_until=NOW + DAY)
-
-        by = write(plain).written()
-        overtaken = await behind(face, write(plain), graced)
-        assert overtaken == Overtaken(dataclasses.replace(by, grace_until=NOW + DAY))
-        assert await behind(face, write(overtaken.by), by) == Overtaken(write(by).written())
-
-        newer = write(by).written()
-        assert await behind(face, write(newer), graced) is None, "it may have lost its place"
-        newer = write(newer).written()
-        late = dataclasses.replace(newer, grace_until=datetime.now(UTC))
-        assert await behind(face, write(newer), late) is None, "its grace is over"
-
-
-def write(seen: Record, to: Key | None = None) -> Replace:
-    return Replace(seen, b'{"n":2}', NOW + DAY, {}, to, NOW + DAY if to else None)
-
-
-async def behind(face: Face, first: Call[Any], seen: Record) -> Any:
-    """The answer of a write that waits for another call."""
-    mine = Replace(seen, b'{"n":3}', NOW + DAY, {})
-    return (await asyncio.gather(face.ask(first), face.ask(mine)))[1]
 
 
 @ways(*ASYNC)

@@ -22,7 +22,6 @@ from websessions.store import (
     Insert,
     Load,
     Lock,
-    Overtaken,
     Put,
     Record,
     Replace,
@@ -578,14 +577,3 @@ class TestPutFreesALock(_Planted):
         if isinstance(call, Put):
             self.store._records._locks.pop(call.key, None)
         return NotImplemented
-
-
-class TestOvertakenByTheStale(_Planted):
-    """Who loses is told that what it has seen is what it lost to."""
-
-    found_by = ("test_who_is_overtaken_learns_by_what",)
-
-    def answer(self, call: Call[Any], records: dict[Key, Record], now: datetime) -> Any:
-        if not isinstance(call, Replace):
-            return NotImplemented
-        return self.right(call) or Overtaken(call.seen)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
@@ -19,7 +18,7 @@ from ..direct import AsyncSessionStore, SessionStore, StoreOptions
 from ..errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from ..settings import Seconds, as_span
 from ..sid import Key, KeyRule
-from ..store import Call, Clock, Delete, Insert, Load, Overtaken, Put, Record, Replace, Touch
+from ..store import Call, Clock, Delete, Insert, Load, Put, Replace, Touch
 from .database import Database
 from .dialects import Opened, open_database
 from .formats import (
@@ -118,7 +117,6 @@ class _SQLStore:
     sweeps_in_turns: bool
     locks: bool
     max_size: int
-    clock: Clock
     _key_rule: KeyRule
     _opened: Opened
     _database: Database
@@ -295,12 +293,11 @@ class _SQLStore:
 
     def _batchers(self, batcher: Callable[[Line[Call[Any], Any]], B]) -> tuple[B, B]:
         """What sends the calls that read, and what sends those that write."""
-        clock = self.clock
         if self._opened.is_blocking_sqlite:
             # Its writers wait for one another anyway, and two threads that both want the
             # interpreter get in each other's way. A read never waits for a writer's lock.
-            return batcher(_line(clock, places=1)), batcher(_line(clock, places=1))
-        both = batcher(_line(clock, places=2))
+            return batcher(_line(places=1)), batcher(_line(places=1))
+        both = batcher(_line(places=2))
         return both, both
 
     def _computed_columns(self) -> Iterator[object]:
@@ -566,25 +563,8 @@ def _changes(call: Call[Any]) -> Key | None:
     return call.key if isinstance(call, Insert | Put | Touch | Delete) else None
 
 
-def _overtaken(clock: Clock, won: Call[Any], answer: Any, call: Call[Any]) -> Overtaken | None:
-    """A write that waited while another one of what it has seen went through would be refused."""
-    if not (isinstance(won, Replace) and isinstance(call, Replace)):
-        return None
-    if not isinstance(answer, Record) or answer.version is None or call.seen.version is None:
-        return None
-    if won.new_key is not None or answer.version <= call.seen.version:
-        return None
-    grace_until = call.seen.grace_until
-    if grace_until is not None and (
-        # By its previous key it may find nothing any more: the database knows.
-        call.seen.version != won.seen.version or grace_until <= clock()
-    ):
-        return None
-    return Overtaken(replace(answer, grace_until=grace_until))
-
-
-def _line(clock: Clock, places: int) -> Line[Call[Any], Any]:
-    return Line(_lane, _changes, partial(_overtaken, clock), places)
+def _line(places: int) -> Line[Call[Any], Any]:
+    return Line(_lane, _changes, places)
 
 
 def as_deadline(timeout: timedelta | Seconds | None) -> timedelta | None:

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from ..direct import AsyncSessionStore, SessionStore
 from ..sid import Sid
-from ..store import Call, Record, Replace
+from ..store import Call
 
 __all__ = ["AnyStore", "Watch", "finished", "settled"]
 
@@ -89,11 +89,6 @@ class AnyStore:
             raise answer
         result: R = answer
         return result
-
-    async def replace(self, call: Replace) -> Record | None:
-        """The record as it was written; None if somebody else was quicker."""
-        answer = await self.ask(call)
-        return answer if isinstance(answer, Record) else None
 
     # The public methods
 

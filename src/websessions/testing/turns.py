@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, Final, Protocol, TypeAlias
 
 from ..run import Pause
-from ..store import Call, Overtaken, Record, Replace, Steps, Swept
+from ..store import Call, Record, Replace, Steps, Swept
 from .any_store import PATIENCE, finished
 from .path import Option
 from .scene import Scene, TimePasses
@@ -105,8 +105,6 @@ class Party:
         match answer:
             case Record():
                 return f"{ledger.name(answer.key)} {ledger.content(answer)}"
-            case Overtaken(by):
-                return f"overtaken, {self._outcome(by)}"
             case Swept():
                 return f"{answer.deleted} deleted"
             case _:

@@ -165,7 +165,7 @@ class CallRules(Capabilities):
         ]
         expired = await bench.inserted(store, "expired", "expired", lasts=10)
         bench.clock.advance(10)
-        await store.replace(_rewrite(bench, store, changed, "theirs"))
+        await store.ask(_rewrite(bench, store, changed, "theirs"))
         assert await store.perform(Delete(ended.key), Delete(bench.key("x"))) == [True, False]
         inserts = await store.perform(
             *[bench.insert(store, name, name) for name in ("fresh", "new", "ended", "changed")]
@@ -292,7 +292,7 @@ class CallRules(Capabilities):
         """`Replace` answers the record that `Load` then finds."""
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old", lasts=50)
-        written = await store.replace(_rewrite(bench, store, seen, "new"))
+        written = await store.ask(_rewrite(bench, store, seen, "new"))
         assert written is not None
         assert bench.value(store, written) == "new"
         assert written.expires == bench.after(100)
@@ -306,7 +306,7 @@ class CallRules(Capabilities):
         """Unlike a touch, a write sets the expiry to what it says."""
         store = await bench.store()
         seen = await bench.inserted(store, "a", lasts=1000)
-        written = await store.replace(_rewrite(bench, store, seen, "new"))
+        written = await store.ask(_rewrite(bench, store, seen, "new"))
         assert written is not None
         assert (await bench.loaded(store, "a")).expires == bench.after(100)
 
@@ -316,7 +316,7 @@ class CallRules(Capabilities):
         seen: Record | None = await bench.inserted(store, "a", 0)
         for value in range(1, 5):
             assert seen is not None
-            seen = await store.replace(_rewrite(bench, store, seen, value))
+            seen = await store.ask(_rewrite(bench, store, seen, value))
         assert await bench.loaded(store, "a") == seen
 
     async def test_what_was_loaded_can_be_replaced(self, bench: Bench) -> None:
@@ -324,9 +324,9 @@ class CallRules(Capabilities):
         store = await bench.store()
         await bench.inserted(store, "a", 0)
         seen = await bench.loaded(store, "a")
-        assert await store.replace(_rewrite(bench, store, seen, 1)) is not None
+        assert await store.ask(_rewrite(bench, store, seen, 1)) is not None
         [seen] = await store.ask(Scan(None, 10))
-        assert await store.replace(_rewrite(bench, store, seen, 2)) is not None
+        assert await store.ask(_rewrite(bench, store, seen, 2)) is not None
 
     async def test_a_replace_of_what_has_changed_writes_nothing(self, bench: Bench) -> None:
         """Someone else wrote since: None, and theirs stays. No change is too small to count."""
@@ -335,9 +335,9 @@ class CallRules(Capabilities):
         for n, (old, new) in enumerate(changes):
             name = f"change {n}"
             seen = await bench.inserted(store, name, old)
-            theirs = await store.replace(_rewrite(bench, store, seen, new))
+            theirs = await store.ask(_rewrite(bench, store, seen, new))
             assert theirs is not None
-            assert await store.replace(_rewrite(bench, store, seen, "mine")) is None
+            assert await store.ask(_rewrite(bench, store, seen, "mine")) is None
             assert await bench.loaded(store, name) == theirs
 
     async def test_a_change_that_was_undone_is_a_change(self, bench: Bench) -> None:
@@ -345,10 +345,10 @@ class CallRules(Capabilities):
         self.need("versions")
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
-        between = await store.replace(_rewrite(bench, store, seen, "new"))
+        between = await store.ask(_rewrite(bench, store, seen, "new"))
         assert between is not None
-        theirs = await store.replace(_rewrite(bench, store, between, "old"))
-        assert await store.replace(_rewrite(bench, store, seen, "mine")) is None
+        theirs = await store.ask(_rewrite(bench, store, between, "old"))
+        assert await store.ask(_rewrite(bench, store, seen, "mine")) is None
         assert await bench.loaded(store, "a") == theirs
 
     async def test_a_put_is_a_change(self, bench: Bench) -> None:
@@ -356,17 +356,17 @@ class CallRules(Capabilities):
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
         await store.ask(_put(bench, store, "a", "put"))
-        assert await store.replace(_rewrite(bench, store, seen, "mine")) is None
+        assert await store.ask(_rewrite(bench, store, seen, "mine")) is None
         after = await bench.loaded(store, "a")
         assert bench.value(store, after) == "put"
-        assert await store.replace(_rewrite(bench, store, after, "mine")) is not None
+        assert await store.ask(_rewrite(bench, store, after, "mine")) is not None
 
     async def test_a_touch_is_no_change(self, bench: Bench) -> None:
         """A `Touch` since the record was seen does not stand in the way of a `Replace`."""
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
         assert await store.ask(Touch(bench.key("a"), bench.after(150)))
-        assert await store.replace(_rewrite(bench, store, seen, "new")) is not None
+        assert await store.ask(_rewrite(bench, store, seen, "new")) is not None
         assert bench.value(store, await bench.loaded(store, "a")) == "new"
 
     async def test_a_replace_does_not_revive_what_was_deleted(self, bench: Bench) -> None:
@@ -374,7 +374,7 @@ class CallRules(Capabilities):
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
         await store.ask(Delete(bench.key("a")))
-        assert await store.replace(_rewrite(bench, store, seen, "new")) is None
+        assert await store.ask(_rewrite(bench, store, seen, "new")) is None
         assert not await bench.is_there(store, "a")
         assert await store.ask(Count()) == 0
 
@@ -383,7 +383,7 @@ class CallRules(Capabilities):
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old", lasts=10)
         bench.clock.advance(10)
-        assert await store.replace(_rewrite(bench, store, seen, "new")) is None
+        assert await store.ask(_rewrite(bench, store, seen, "new")) is None
         assert not await bench.is_there(store, "a")
 
     async def test_a_replace_comes_in_time_to_the_last(self, bench: Bench) -> None:
@@ -391,7 +391,7 @@ class CallRules(Capabilities):
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old", lasts=10)
         bench.clock.advance(timedelta(seconds=10) - self.resolution)
-        assert await store.replace(_rewrite(bench, store, seen, "new")) is not None
+        assert await store.ask(_rewrite(bench, store, seen, "new")) is not None
 
     # Replace with a new key
 
@@ -399,21 +399,21 @@ class CallRules(Capabilities):
         """With `new_key` the record is there afterwards, and nothing is under the old key."""
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
-        moved = await store.replace(_rewrite(bench, store, seen, "new", to="b"))
+        moved = await store.ask(_rewrite(bench, store, seen, "new", to="b"))
         assert moved is not None
         assert moved.key == bench.key("b")
         assert bench.value(store, moved) == "new"
         assert await bench.loaded(store, "b") == moved
         assert not await bench.is_there(store, "a")
         assert await store.ask(Count()) == 1
-        assert await store.replace(_rewrite(bench, store, moved, "newer")) is not None
+        assert await store.ask(_rewrite(bench, store, moved, "newer")) is not None
 
     async def test_a_moved_record_can_not_be_written_under_its_old_key(self, bench: Bench) -> None:
         """Who has seen it under the old key is too late: the old sid has no authority left."""
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
-        await store.replace(_rewrite(bench, store, seen, "new", to="b"))
-        assert await store.replace(_rewrite(bench, store, seen, "mine")) is None
+        await store.ask(_rewrite(bench, store, seen, "new", to="b"))
+        assert await store.ask(_rewrite(bench, store, seen, "mine")) is None
         assert await store.ask(Touch(bench.key("a"), bench.after(500))) is False
         assert await store.ask(Delete(bench.key("a"))) is False
         assert bench.value(store, await bench.loaded(store, "b")) == "new"
@@ -423,11 +423,11 @@ class CallRules(Capabilities):
         self.need("graces")
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
-        moved = await store.replace(_move(bench, store, seen, "b"))
+        moved = await store.ask(_move(bench, store, seen, "b"))
         assert moved is not None
         assert moved.grace_until is None
         assert await bench.loaded(store, "a") == replace(moved, grace_until=bench.after(5))
-        written = await store.replace(_rewrite(bench, store, moved, "new"))
+        written = await store.ask(_rewrite(bench, store, moved, "new"))
         assert written is not None
         assert await bench.loaded(store, "a") == replace(written, grace_until=bench.after(5))
         assert await bench.loaded(store, "b") == written
@@ -443,10 +443,8 @@ class CallRules(Capabilities):
         self.need("graces")
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
-        await store.replace(_move(bench, store, seen, "b"))
-        written = await store.replace(
-            _rewrite(bench, store, await bench.loaded(store, "a"), "mine")
-        )
+        await store.ask(_move(bench, store, seen, "b"))
+        written = await store.ask(_rewrite(bench, store, await bench.loaded(store, "a"), "mine"))
         assert written is not None
         assert (written.key, written.grace_until) == (bench.key("b"), bench.after(5))
         assert written == await bench.loaded(store, "a")
@@ -459,7 +457,7 @@ class CallRules(Capabilities):
         self.need("graces")
         store = await bench.store()
         seen = await bench.inserted(store, "a")
-        await store.replace(_move(bench, store, seen, "b", grace=10))
+        await store.ask(_move(bench, store, seen, "b", grace=10))
         bench.clock.advance(timedelta(seconds=10) - self.resolution)
         assert await bench.is_there(store, "a")
         bench.clock.advance(self.resolution)
@@ -473,7 +471,7 @@ class CallRules(Capabilities):
         store = await bench.store()
         for name, end in (("expired", None), ("deleted", Delete(bench.key("deleted to")))):
             seen = await bench.inserted(store, name)
-            moved = await store.replace(_move(bench, store, seen, f"{name} to", grace=200))
+            moved = await store.ask(_move(bench, store, seen, f"{name} to", grace=200))
             assert moved is not None
             if end is not None:
                 await store.ask(end)
@@ -487,7 +485,7 @@ class CallRules(Capabilities):
         store = await bench.store()
         for name in "ab":
             seen = await bench.inserted(store, name)
-            await store.replace(_move(bench, store, seen, f"{name} to"))
+            await store.ask(_move(bench, store, seen, f"{name} to"))
         assert await store.ask(Delete(bench.key("a"))) is True
         assert await store.ask(Delete(bench.key("a"))) is False
         assert await store.perform(Delete(bench.key("b")), Delete(bench.key("x"))) == [True, False]
@@ -499,7 +497,7 @@ class CallRules(Capabilities):
         store = await bench.store()
         seen = await bench.inserted(store, "a")
         for to, grace, alive in (("b", 5, "ab"), ("c", 5, "bc"), ("d", None, "d")):
-            moved = await store.replace(_move(bench, store, seen, to, grace=grace))
+            moved = await store.ask(_move(bench, store, seen, to, grace=grace))
             assert moved is not None
             assert [name for name in "abcd" if await bench.is_there(store, name)] == [*alive]
             seen = moved
@@ -509,9 +507,9 @@ class CallRules(Capabilities):
         self.need("graces")
         store = await bench.store()
         seen = await bench.inserted(store, "a", "old")
-        await store.replace(_move(bench, store, seen, "b"))
-        assert await store.replace(_rewrite(bench, store, seen, "mine")) is None
-        assert await store.replace(_move(bench, store, seen, "c")) is None
+        await store.ask(_move(bench, store, seen, "b"))
+        assert await store.ask(_rewrite(bench, store, seen, "mine")) is None
+        assert await store.ask(_move(bench, store, seen, "c")) is None
         assert await store.ask(Touch(bench.key("a"), bench.after(500))) is False
         assert bench.value(store, await bench.loaded(store, "b")) == "old"
 
@@ -520,7 +518,7 @@ class CallRules(Capabilities):
         self.need("graces")
         store = await bench.store()
         seen = await bench.inserted(store, "a")
-        await store.replace(_move(bench, store, seen, "b"))
+        await store.ask(_move(bench, store, seen, "b"))
         await store.ask(Put(bench.key("b"), seen.data, seen.expires, {}))
         assert await bench.is_there(store, "b")
         assert not await bench.is_there(store, "a")
@@ -531,7 +529,7 @@ class CallRules(Capabilities):
             pytest.skip("graces is True")
         store = await bench.store()
         seen = await bench.inserted(store, "a")
-        moved = await store.replace(_move(bench, store, seen, "b"))
+        moved = await store.ask(_move(bench, store, seen, "b"))
         assert moved is not None
         assert await bench.loaded(store, "b") == moved
         assert not await bench.is_there(store, "a")
@@ -541,13 +539,13 @@ class CallRules(Capabilities):
         """A move of what has changed, ended or expired does nothing at either key."""
         store = await bench.store()
         changed = await bench.inserted(store, "a", "old")
-        theirs = await store.replace(_rewrite(bench, store, changed, "theirs"))
+        theirs = await store.ask(_rewrite(bench, store, changed, "theirs"))
         ended = await bench.inserted(store, "b")
         await store.ask(Delete(ended.key))
         expired = await bench.inserted(store, "c", lasts=10)
         bench.clock.advance(10)
         for seen in (changed, ended, expired):
-            assert await store.replace(_rewrite(bench, store, seen, "mine", to="d")) is None
+            assert await store.ask(_rewrite(bench, store, seen, "mine", to="d")) is None
         assert not await bench.is_there(store, "d")
         assert await bench.loaded(store, "a") == theirs
 
@@ -556,7 +554,7 @@ class CallRules(Capabilities):
         store = await bench.store()
         a = await bench.inserted(store, "a", "a")
         b = await bench.inserted(store, "b", "b")
-        assert await store.replace(_rewrite(bench, store, a, "mine", to="b")) is None
+        assert await store.ask(_rewrite(bench, store, a, "mine", to="b")) is None
         assert await bench.loaded(store, "a") == a
         assert await bench.loaded(store, "b") == b
 
@@ -569,7 +567,7 @@ class CallRules(Capabilities):
         store = await bench.store()
         seen = await bench.inserted(store, "a", "first")
         later = seen.expires + timedelta(hours=1)
-        written = await store.replace(_rewrite(bench, store, seen, "other"))
+        written = await store.ask(_rewrite(bench, store, seen, "other"))
         assert written is not None
         assert await store.ask(Touch(seen.key, later, timedelta(0), seen)) is False
         assert await store.ask(Touch(seen.key, later, timedelta(0), written)) is True
@@ -598,7 +596,7 @@ class CallRules(Capabilities):
         await store.ask(_put(bench, store, "a", "put"))
         seen = await bench.loaded(store, "a")
         assert isinstance(seen.version, int) is self.versions
-        assert await store.replace(_rewrite(bench, store, seen, "new")) is not None
+        assert await store.ask(_rewrite(bench, store, seen, "new")) is not None
 
     # Touch
 
@@ -768,6 +766,6 @@ class CallRules(Capabilities):
             _rewrite(bench, store, ghost, "new"),
             Touch(ghost.key, bench.after(100)),
         )
-        assert await store.replace(_rewrite(bench, store, ghost, "new", to="b")) is None
+        assert await store.ask(_rewrite(bench, store, ghost, "new", to="b")) is None
         assert await store.ask(Count()) == 0
         assert await store.ask(Delete(ghost.key)) is False

@@ -187,7 +187,7 @@ class DirectRules(Capabilities):
             seen = await store.ask(Load(store.store.key(Sid(SID))))
             assert seen is not None, name
             new = store.store.codec.encode({"name": name})
-            written = await store.replace(Replace(seen, new, bench.after(100), data))
+            written = await store.ask(Replace(seen, new, bench.after(100), data))
             assert written is not None, name
             assert await store.get(SID) == {"name": name}, name
 
@@ -200,7 +200,7 @@ class DirectRules(Capabilities):
             assert await store.get(SID) == data
         seen = await store.ask(Load(store.store.key(Sid(SID))))
         assert seen is not None
-        assert await store.replace(Replace(seen, seen.data, bench.after(100), {})) is not None
+        assert await store.ask(Replace(seen, seen.data, bench.after(100), {})) is not None
 
     # What can not be stored
 
@@ -643,7 +643,7 @@ class DirectRules(Capabilities):
         assert await store.get(SID) == {"n": 2}
         record = await store.ask(Load(key))
         assert record is not None
-        assert await store.replace(Replace(record, record.data, bench.after(100), {})) is not None
+        assert await store.ask(Replace(record, record.data, bench.after(100), {})) is not None
 
     async def test_a_corrupt_record_can_be_destroyed(self, bench: Bench) -> None:
         """And expires, and is swept like any other."""

@@ -95,13 +95,13 @@ class LockRules(Capabilities):
         await store.ask(_lock(bench, "a", ANN))
         assert await bench.loaded(store, "a") == record
         data = bench.data(store.store.codec, "new")
-        written = await store.replace(Replace(record, data, bench.after(100), {}))
+        written = await store.ask(Replace(record, data, bench.after(100), {}))
         assert written is not None
         assert await store.ask(Touch(record.key, bench.after(200))) is True
         assert await store.ask(_lock(bench, "a", BEN)) is False
         assert await store.ask(Unlock(record.key, ANN)) is True
         data = bench.data(store.store.codec, "newer")
-        assert await store.replace(Replace(written, data, bench.after(300), {})) is not None
+        assert await store.ask(Replace(written, data, bench.after(300), {})) is not None
 
     async def test_a_lock_moves_with_its_record(self, bench: Bench) -> None:
         """To its new key, with a grace and without one; the old key has none to give."""
@@ -111,7 +111,7 @@ class LockRules(Capabilities):
             await store.ask(_lock(bench, name, ANN))
             until = None if grace is None else bench.after(grace)
             to = bench.key(f"new {name}")
-            assert await store.replace(Replace(seen, seen.data, seen.expires, {}, to, until))
+            assert await store.ask(Replace(seen, seen.data, seen.expires, {}, to, until))
             assert await store.ask(_lock(bench, name, BEN)) is False
             assert await store.ask(_lock(bench, f"new {name}", BEN)) is False
             assert await store.ask(Unlock(seen.key, ANN)) is False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ...store import Count, Delete, Load, Overtaken, Put, Record, Replace, Sweep, Touch
+from ...store import Count, Delete, Load, Put, Record, Replace, Sweep, Touch
 from ..any_store import AnyStore
 from ..bench import Bench, Capabilities
 
@@ -45,23 +45,9 @@ class RaceRules(Capabilities):
                 Replace(seen, bench.data(store.store.codec, [round_, rival]), seen.expires, {})
                 for rival in range(RIVALS)
             ]
-            answers = await store.at_once([store.replace(call) for call in calls])
+            answers = await store.at_once([store.ask(call) for call in calls])
             [seen] = [record for record in answers if record is not None]
             assert await bench.loaded(store, "a") == seen
-
-    async def test_who_is_overtaken_learns_by_what(self, bench: Bench) -> None:
-        """A store that says more than that a write was refused says what the winner wrote."""
-        self.need("concurrent")
-        store = await bench.store()
-        seen = await bench.inserted(store, "a", "start")
-        calls = [
-            Replace(seen, bench.data(store.store.codec, rival), seen.expires, {})
-            for rival in range(RIVALS)
-        ]
-        answers = await store.at_once([store.ask(call) for call in calls])
-        [winner] = [answer for answer in answers if isinstance(answer, Record)]
-        for answer in answers:
-            assert answer in (winner, None, Overtaken(winner))
 
     async def test_one_of_many_moves_wins(self, bench: Bench) -> None:
         """A record that several want to move, each elsewhere, is in one place afterwards."""
@@ -70,7 +56,7 @@ class RaceRules(Capabilities):
         seen = await bench.inserted(store, "a")
         answers = await store.at_once(
             [
-                store.replace(Replace(seen, seen.data, seen.expires, {}, bench.key(f"to {rival}")))
+                store.ask(Replace(seen, seen.data, seen.expires, {}, bench.key(f"to {rival}")))
                 for rival in range(RIVALS)
             ]
         )
@@ -92,7 +78,7 @@ class RaceRules(Capabilities):
                     value = bench.value(store, seen)
                     assert isinstance(value, list)
                     data = bench.data(store.store.codec, [*value, [rival, step]])
-                    written = await store.replace(Replace(seen, data, seen.expires, {}))
+                    written = await store.ask(Replace(seen, data, seen.expires, {}))
 
         await store.at_once([add(rival) for rival in range(4)])
         value = bench.value(store, await bench.loaded(store, "a"))
@@ -222,7 +208,7 @@ class RaceRules(Capabilities):
             seen = first
             for value in range(1, 20):
                 data = bench.data(store.store.codec, value)
-                answer = await store.replace(Replace(seen, data, seen.expires, {}))
+                answer = await store.ask(Replace(seen, data, seen.expires, {}))
                 assert answer is not None
                 seen = answer
                 written.add((seen.version, seen.data))

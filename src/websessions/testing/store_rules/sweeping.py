@@ -138,7 +138,7 @@ class SweepRules(Capabilities):
         store = await bench.store()
         seen = await bench.inserted(store, "a", lasts=10)
         bench.clock.advance(5)
-        await store.replace(Replace(seen, seen.data, bench.after(10), {}))
+        await store.ask(Replace(seen, seen.data, bench.after(10), {}))
         bench.clock.advance(5)
         assert await _swept(store) == 0
         assert await bench.is_there(store, "a")
@@ -182,7 +182,7 @@ class SweepRules(Capabilities):
         bench.clock.advance(10)
         await _swept(store)
         assert await store.ask(Scan(None, 10)) == [before]
-        assert await store.replace(Replace(seen, seen.data, bench.after(100), {})) is not None
+        assert await store.ask(Replace(seen, seen.data, bench.after(100), {})) is not None
 
     async def test_clear_expired_sessions_deletes_them_all(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
