@@ -66,6 +66,7 @@ def add(base: Any, mine: Any, theirs: Any) -> Any:
 
     Raises:
         TypeError: a value is no number, or a Decimal is to be added to a float.
+        ArithmeticError: of Decimals, the result has more than 1000 digits, or is no number.
     """
     if mine is MISSING and theirs is MISSING:
         return MISSING

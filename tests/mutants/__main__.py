@@ -49,7 +49,7 @@ MODULES: Final[dict[str, list[str]]] = {
 ALL: Final = [
     *_rules("merge", "resolvers", "lifecycle", "outcome", "expiry", "swap", "update", "settled"),
     *_rules("lock", "moving", "signing", "express", "cookie", "errors", "headers", "settings"),
-    *_rules("sid", "budget", "former", "joined", "batching"),
+    *_rules("sid", "budget", "former", "joined"),
     *(_IN_ORDER, f"{_IN_ORDER}_under_asyncio"),
 ]
 """What is run where those see nothing: all else that needs no server and takes little time."""

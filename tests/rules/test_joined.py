@@ -1,4 +1,4 @@
-"""A request whose session was saved within a transaction of the app's that goes on."""
+"""A request whose session was saved within a transaction of the app's: before and after its end."""
 
 from __future__ import annotations
 
@@ -31,14 +31,27 @@ from websessions.store import Call, Delete, Load, Replace, Touch
 
 
 class OpenTransaction:
+    """One of the app's that the session was saved within, and that goes on."""
+
     undone: Callable[[], None] | None = None
     connection = object()
     is_open = True
 
 
+class Over(OpenTransaction):
+    """One that has ended, be it by a commit or not."""
+
+    is_open = False
+
+
+def join(exchange: ByHand, transaction: Transaction, before: Checkpoint) -> Joined:
+    exchange.joined = Joined(exchange, exchange.session, transaction, before, None)
+    return exchange.joined
+
+
 def joined(exchange: ByHand) -> ByHand:
-    before = Checkpoint(exchange)
-    exchange.joined = Joined(exchange, exchange.session, OpenTransaction(), before, None)
+    """A request that has saved what there was within a transaction that goes on."""
+    join(exchange, OpenTransaction(), Checkpoint(exchange))
     return exchange
 
 
@@ -71,18 +84,13 @@ def test_a_handler_that_failed_asks_for_nothing_more() -> None:
     ended(exchange)
 
 
-class Over(OpenTransaction):
-    is_open = False
-
-
 def saved_within(
     exchange: ByHand, transaction: Transaction, *calls: tuple[type[Call[Any]], Any]
 ) -> Joined:
     """What the handler did has been saved in the transaction, by default by one write."""
     before = Checkpoint(exchange)
     play(exchange.settle_steps(), *(calls or [(Replace, replaced)]))
-    exchange.joined = Joined(exchange, exchange.session, transaction, before, None)
-    return exchange.joined
+    return join(exchange, transaction, before)
 
 
 def test_what_was_not_committed_is_dropped_with_a_warning(
@@ -230,7 +238,7 @@ class TestWhetherItWasCommitted:
 
     def test_of_nothing_nothing_is_looked_up(self, warnings: Callable[[], bool]) -> None:
         exchange = request()
-        exchange.joined = Joined(exchange, exchange.session, Over(), Checkpoint(exchange), None)
+        join(exchange, Over(), Checkpoint(exchange))
         play(end_steps(exchange))
         assert not warnings()
 
@@ -260,7 +268,7 @@ class TestWhetherItWasCommitted:
         exchange = request(SID)
         before = Checkpoint(exchange)
         play(exchange.load_steps(), (Load, record({"n": 1})))
-        exchange.joined = Joined(exchange, exchange.session, Over(), before, None)
+        join(exchange, Over(), before)
         play(end_steps(exchange), (Load, record({"n": 1})))
         assert not warnings()
 
